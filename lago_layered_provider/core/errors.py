@@ -1,0 +1,209 @@
+"""Every error of this package, each with a message for people.
+
+A message says what failed and on what, what was expected and what was found;
+`hint` says what to do next. The facts stand as attributes too.
+"""
+
+from __future__ import annotations
+
+from typing import Iterable, Optional, Sequence
+
+
+class LayeredError(Exception):
+    """An error that a user, an admin, a server or a disk can cause."""
+
+    def __init__(self, message: str, *, hint: str = '') -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f'{self.message}\n{self.hint}' if self.hint else self.message
+
+
+class SettingsError(LayeredError):
+    """A setting has a value that cannot be used."""
+
+
+class IndexFaults(LayeredError):
+    """A document is faulty; `faults` holds all that is wrong with it."""
+
+    def __init__(
+        self, document: str, faults: Sequence[str], *, hint: str = ''
+    ) -> None:
+        self.document = document
+        self.faults = tuple(faults)
+        if len(self.faults) == 1:
+            message = f'{document}: {self.faults[0]}'
+        else:
+            lines = ''.join(f'\n  - {fault}' for fault in self.faults)
+            message = f'{document}: {len(self.faults)} faults:{lines}'
+        super().__init__(message, hint=hint)
+
+
+class ResolveError(LayeredError):
+    """The chain of a wanted image cannot be told from the index."""
+
+
+class TemplateNotFound(ResolveError):
+    """A template, or a version of it, is in no repository."""
+
+
+class BaseNotFound(ResolveError):
+    """The base that an image names is in no repository."""
+
+
+class AmbiguousBase(ResolveError):
+    """Several images could be the base that an image names."""
+
+
+class ChainCycle(ResolveError):
+    """An image stands on itself; `path` names the images, in order."""
+
+    def __init__(self, path: Sequence[str]) -> None:
+        self.path = tuple(path)
+        super().__init__(
+            'The bases go round in a circle: ' + ' -> '.join(self.path),
+            hint='The index is wrong; tell the admin of the repository.',
+        )
+
+
+class ChainTooDeep(ResolveError):
+    """A chain has more layers than allowed."""
+
+
+class NotEnoughSpace(LayeredError):
+    """The plan does not fit; all amounts in bytes."""
+
+    def __init__(
+        self, message: str, *, needed: int, free: int, hint: str = ''
+    ) -> None:
+        self.needed = needed
+        self.free = free
+        self.short = needed - free
+        super().__init__(message, hint=hint)
+
+
+class TransferError(LayeredError):
+    """Bytes could not be had from a source.
+
+    `retryable` tells whether trying again can help; `retry_after` is the
+    server's own wish, in seconds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        reason: str,
+        *,
+        status: Optional[int] = None,
+        retryable: bool = False,
+        retry_after: Optional[float] = None,
+        hint: str = '',
+    ) -> None:
+        self.url = url
+        self.reason = reason
+        self.status = status
+        self.retryable = retryable
+        self.retry_after = retry_after
+        super().__init__(f'{url}: {reason}', hint=hint)
+
+
+class Cancelled(LayeredError):
+    """The user stopped the work; what was fetched is kept."""
+
+
+class VerifyError(LayeredError):
+    """An image is not what the index announced."""
+
+    def __init__(
+        self, image: str, *, expected: str, found: str, what: str,
+        hint: str = '',
+    ) -> None:
+        self.image = image
+        self.expected = expected
+        self.found = found
+        super().__init__(
+            f'{image}: {what}: expected {expected}, found {found}',
+            hint=hint,
+        )
+
+
+class SizeMismatch(VerifyError):
+    """An image has another size than announced."""
+
+
+class DigestMismatch(VerifyError):
+    """An image has another digest than announced."""
+
+
+class UnsafeImage(LayeredError):
+    """An image is refused; `reasons` holds all of them."""
+
+    def __init__(self, image: str, reasons: Sequence[str]) -> None:
+        self.image = image
+        self.reasons = tuple(reasons)
+        lines = ''.join(f'\n  - {reason}' for reason in self.reasons)
+        super().__init__(
+            f'{image}: refused before use:{lines}',
+            hint=(
+                'Nothing of it was kept; tell the admin of the repository.'
+            ),
+        )
+
+
+class StoreError(LayeredError):
+    """The store cannot do what it was asked."""
+
+
+class StoreNotWritable(StoreError):
+    """The store cannot be written."""
+
+
+class LockTimeout(StoreError):
+    """Another process holds an image for too long."""
+
+
+class ToolError(LayeredError):
+    """A program is missing or failed."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        status: Optional[int] = None,
+        stderr: str = '',
+        hint: str = '',
+    ) -> None:
+        self.command = tuple(command)
+        self.status = status
+        self.stderr = stderr
+        if status is None:
+            message = f'Cannot run {self.command[0]}: {stderr}'
+        else:
+            message = (
+                f'{" ".join(self.command)} failed with status {status}:\n'
+                f'{stderr}'
+            )
+        super().__init__(message, hint=hint)
+
+
+class SeveralFailed(LayeredError):
+    """More than one image failed; `errors` holds each one's error."""
+
+    def __init__(self, errors: Iterable[LayeredError]) -> None:
+        self.errors = tuple(errors)
+        lines = '\n'.join(str(error) for error in self.errors)
+        super().__init__(f'{len(self.errors)} images failed:\n{lines}')
+
+
+def raise_all(failures: Sequence[BaseException]) -> None:
+    """Raise what went wrong: a fault of ours first, else all of it."""
+    for error in failures:
+        if not isinstance(error, LayeredError):
+            raise error
+    known = [error for error in failures if isinstance(error, LayeredError)]
+    if len(known) > 1:
+        raise SeveralFailed(known)
+    if known:
+        raise known[0]

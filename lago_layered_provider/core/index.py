@@ -1,0 +1,394 @@
+"""Read an index (`repo.metadata`); says what an entry means or its faults.
+
+Lago's own format (`name`, `sources`, `templates`) with the keys that this
+project adds per version; see docs/index.rst. An entry is looked at only when
+somebody asks for it: an index of 100,000 versions costs no more than its
+JSON, and a faulty entry disables itself and never its neighbours.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass, field, replace
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Tuple,
+    TypeVar,
+    Union,
+)
+
+from . import errors, model
+from .model import UNKNOWN, Base, Digest, Image, ImageRef, Unknown
+
+MAX_INDEX_BYTES = 64 * 2**20
+
+T = TypeVar('T')
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """How an index describes a source: a provider's type and arguments."""
+
+    type: str
+    args: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Index:
+    """The index of one repository; `location` is where it was read from."""
+
+    name: str
+    location: str
+    _sources: Mapping[str, Any] = field(repr=False)
+    _templates: Mapping[str, Any] = field(repr=False)
+
+    def templates(self) -> Tuple[str, ...]:
+        """The names of all templates."""
+        return tuple(self._templates)
+
+    def versions(self, template: str) -> Tuple[str, ...]:
+        """The names of a template's versions, none if it is not there."""
+        entry = self._templates.get(template)
+        versions = entry.get('versions') if isinstance(entry, dict) else None
+        return tuple(versions) if isinstance(versions, dict) else ()
+
+    def source(self, name: str) -> SourceSpec:
+        """Return a source.
+
+        Raises:
+            IndexFaults: it is not defined, or not well.
+        """
+        faults = list(_source_faults(self._sources, name))
+        if faults:
+            raise errors.IndexFaults(self.location, faults)
+        spec = self._sources[name]
+        return SourceSpec(type=spec['type'], args=spec.get('args', {}))
+
+    def image(self, template: str, version: str) -> Image:
+        """Return what the index says of an image.
+
+        Raises:
+            KeyError: there is none of that name.
+            IndexFaults: its entry is faulty; all of it is named.
+        """
+        entry = self._templates[template]
+        if not isinstance(entry, dict) or not isinstance(
+            entry.get('versions'), dict
+        ):
+            raise errors.IndexFaults(
+                self.location, [f'template {template} has no "versions"']
+            )
+        return _EntryReader(self, template, version).read(
+            entry['versions'][version]
+        )
+
+    def images(self, template: str) -> Iterator[Image]:
+        """Return all versions of a template that are not faulty."""
+        for version in self.versions(template):
+            try:
+                yield self.image(template, version)
+            except errors.IndexFaults:
+                continue
+
+    def entries(self) -> Iterator[Tuple[str, str, Mapping[str, Any]]]:
+        """Return (template, version, entry as it stands) of all versions."""
+        for template in self._templates:
+            for version in self.versions(template):
+                entry = self._templates[template]['versions'][version]
+                if isinstance(entry, dict):
+                    yield template, version, entry
+
+
+def parse_index(data: bytes, location: str) -> Index:
+    """Read an index.
+
+    Raises:
+        IndexFaults: the document as a whole cannot be used.
+    """
+    document = parse_json(data, location)
+    faults: List[str] = []
+    if not isinstance(document, dict):
+        raise errors.IndexFaults(location, ['is not a JSON object'])
+    try:
+        model.check_name(document.get('name'), 'the repository\'s name')
+    except ValueError as error:
+        faults.append(str(error))
+    for key in ('sources', 'templates'):
+        if not isinstance(document.get(key, {}), dict):
+            faults.append(f'"{key}" is not an object')
+    if faults:
+        raise errors.IndexFaults(location, faults)
+    return Index(
+        name=document['name'],
+        location=location,
+        _sources=document.get('sources', {}),
+        _templates=document.get('templates', {}),
+    )
+
+
+def parse_json(data: bytes, location: str) -> Any:
+    """Read a JSON document.
+
+    Raises:
+        IndexFaults: it is too large or not JSON; says what it looks like.
+    """
+    if len(data) > MAX_INDEX_BYTES:
+        raise errors.IndexFaults(
+            location,
+            [f'is {len(data)} bytes; at most {MAX_INDEX_BYTES} are read'],
+        )
+    if data.lstrip()[:1] == b'<':
+        raise errors.IndexFaults(
+            location,
+            ['expected JSON, found an HTML or XML page'],
+            hint='Check the address; it should end in repo.metadata.',
+        )
+    try:
+        return json.loads(data)
+    except RecursionError:
+        fault = 'is nested too deeply'
+    except ValueError as error:
+        fault = f'is not JSON: {error}'
+    raise errors.IndexFaults(location, [fault])
+
+
+def parse_base(value: object) -> Union[Base, None, Unknown]:
+    """Read the value of `base`, in any of its dialects.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if value is None or value in ('', 'None'):
+        return None
+    if not isinstance(value, str):
+        raise ValueError(f'base {value!r} is not a name')
+    if value.startswith(('libguestfs:', 'simple:')):
+        return None
+    if value.startswith('layer:'):
+        name = value[len('layer:'):].rsplit('/', 1)[-1]
+        return model.BaseFile(strip_suffix(name))
+    digest = re.fullmatch(
+        r'(?:lago::([0-9A-Fa-f]{128})::|([0-9A-Fa-f]{128}):)(.+)', value
+    )
+    if digest:
+        text = (digest[1] or digest[2]).lower()
+        return model.BaseDigest(Digest('sha512', text), digest[3])
+    repository, slash, rest = value.rpartition('/')
+    template, colon, version = rest.partition(':')
+    return model.BaseName(
+        template=model.check_name(template, 'base'),
+        version=model.check_name(version, 'version') if colon else None,
+        repository=(
+            model.check_name(repository, 'repository') if slash else None
+        ),
+    )
+
+
+def strip_suffix(name: str) -> str:
+    """Return a file name without the suffix of its compression."""
+    for suffix in model.SUFFIXES.values():
+        if suffix and name.endswith(suffix):
+            return name[:-len(suffix)]
+    return name
+
+
+def add_sidecar(image: Image, document: Mapping[str, Any]) -> Image:
+    """Fill in what an image's `.metadata` file says and the index does not.
+
+    lago-images writes `base`, `size` and digests there (2015: `sha1`,
+    `sha512`; later: `checksum`, the sha512 of the uncompressed file, while
+    its `uncompressed_checksum` is that of the compressed one). The file is
+    free-form, so that a value of another form is not a fault but left out.
+    """
+    def take(key: str, read: Callable[[Any], T]) -> Optional[T]:
+        try:
+            return read(document[key])
+        except (KeyError, ValueError):
+            return None
+
+    digests: Dict[str, Digest] = {}
+    for key, algorithm in (
+        ('sha1', 'sha1'), ('sha256', 'sha256'), ('sha512', 'sha512'),
+        ('checksum', 'sha512'),
+    ):
+        digest = take(key, lambda value: _read_digest(algorithm, value))
+        if digest:
+            digests.setdefault(algorithm, digest)
+    for digest in image.digests:
+        digests[digest.algorithm] = digest
+    return replace(
+        image,
+        base=_sidecar_base(image, document),
+        size=_first(image.size, take('size', _read_size_text)),
+        compressed_size=_first(
+            image.compressed_size,
+            take('compressed_size', _read_size_text),
+        ),
+        digests=tuple(digests.values()),
+        metadata=_first(image.metadata, document),
+    )
+
+
+def _sidecar_base(
+    image: Image, document: Mapping[str, Any]
+) -> Union[Base, None, Unknown]:
+    # `lago export` writes the exported file's own name or 'None' as base,
+    # whatever the truth is: that is no answer.
+    if image.base is not UNKNOWN or document.get('base') in (None, 'None'):
+        return image.base
+    try:
+        base = parse_base(document['base'])
+    except ValueError:
+        return UNKNOWN
+    if isinstance(base, model.BaseName) and base.template in (
+        image.ref.template, image.handle.rsplit('/', 1)[-1]
+    ) and base.version in (None, image.ref.version):
+        return UNKNOWN
+    return base
+
+
+def _first(old: Optional[T], new: Optional[T]) -> Optional[T]:
+    return new if old is None else old
+
+
+def _read_size(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise ValueError(f'{value!r} is not a number of bytes')
+    return value
+
+
+def _read_size_text(value: object) -> int:
+    return _read_size(int(value) if isinstance(value, str) else value)
+
+
+def _read_digest(algorithm: str, value: object) -> Digest:
+    if not isinstance(value, str):
+        raise ValueError(f'{value!r} is not a {algorithm}')
+    return Digest(algorithm, value.strip().lower())
+
+
+def _read_timestamp(value: object) -> float:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not math.isfinite(value)
+    ):
+        raise ValueError(f'{value!r} is not a number of seconds')
+    return value
+
+
+def _read_mapping(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f'{value!r} is not an object')
+    return value
+
+
+def _one_of(*allowed: Optional[str]) -> Callable[[object], Optional[str]]:
+    def read(value: object) -> Optional[str]:
+        if value is None or isinstance(value, str):
+            if value in allowed:
+                return value
+        names = ', '.join(str(name or 'null') for name in allowed)
+        raise ValueError(f'{value!r} is none of {names}')
+
+    return read
+
+
+def _source_faults(sources: Mapping[str, Any], name: object) -> Iterator[str]:
+    if not isinstance(name, str) or name not in sources:
+        known = ', '.join(sorted(map(str, sources))) or 'none'
+        yield f'source {name!r} is not defined; defined are: {known}'
+        return
+    spec = sources[name]
+    if not isinstance(spec, dict) or not isinstance(spec.get('type'), str):
+        yield f'source {name!r} has no "type"'
+    elif not isinstance(spec.get('args', {}), dict):
+        yield f'source {name!r}: "args" is not an object'
+
+
+class _EntryReader:
+    """Reads one version's entry and collects all its faults."""
+
+    def __init__(self, index: Index, template: str, version: str) -> None:
+        self._index = index
+        self._names = (index.name, template, version)
+        self._faults: List[str] = []
+
+    def read(self, entry: object) -> Image:
+        if not isinstance(entry, dict):
+            self._faults.append('is not an object')
+            entry = {}
+        ref = self._try('', lambda: ImageRef(*self._names))
+        handle = self._take(entry, 'handle', model.check_handle)
+        timestamp = self._take(entry, 'timestamp', _read_timestamp)
+        self._faults.extend(
+            _source_faults(self._index._sources, entry.get('source'))
+        )
+        optional = {
+            key: self._take(entry, key, _read_size)
+            for key in ('size', 'compressed_size', 'virtual_size')
+            if entry.get(key) is not None
+        }
+        image_format = self._take(
+            entry, 'format', _one_of(*model.FORMATS, None), None
+        )
+        base = self._take(entry, 'base', parse_base, UNKNOWN)
+        if image_format == 'raw' and isinstance(base, (
+            model.BaseName, model.BaseFile, model.BaseDigest
+        )):
+            self._faults.append('a raw image cannot have a base')
+        compression: Any = self._take(
+            entry, 'compression', _one_of(*model.SUFFIXES), UNKNOWN
+        )
+        digests = tuple(self._digests(entry))
+        metadata = self._take(entry, 'metadata', _read_mapping, None)
+        if self._faults or ref is None or handle is None or timestamp is None:
+            raise errors.IndexFaults(
+                f'{self._index.location}: {":".join(self._names[1:])}',
+                self._faults,
+                hint='Its neighbours can be used; tell the admin.',
+            )
+        return Image(
+            ref=ref, source=entry['source'], handle=handle,
+            timestamp=timestamp, base=base, format=image_format,
+            compression=compression, digests=digests, metadata=metadata,
+            **optional,
+        )
+
+    def _digests(self, entry: Mapping[str, Any]) -> Iterator[Digest]:
+        for algorithm in model.DIGEST_LENGTHS:
+            if entry.get(algorithm) is not None:
+                digest = self._try(
+                    '',
+                    lambda: _read_digest(algorithm, entry[algorithm]),
+                )
+                if digest:
+                    yield digest
+
+    def _take(
+        self, entry: Mapping[str, Any], key: str,
+        read: Callable[[Any], T], *default: Any,
+    ) -> Any:
+        if key not in entry and default:
+            return default[0]
+        if default and entry[key] is None and default[0] is None:
+            return None
+        if key not in entry:
+            self._faults.append(f'{key} is missing')
+            return None
+        return self._try(f'{key}: ', lambda: read(entry[key]))
+
+    def _try(self, prefix: str, read: Callable[[], T]) -> Optional[T]:
+        try:
+            return read()
+        except ValueError as error:
+            self._faults.append(f'{prefix}{error}')
+            return None

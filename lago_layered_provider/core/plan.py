@@ -1,0 +1,333 @@
+"""What a set of chains needs: layers, bytes to fetch and to keep, room.
+
+Sizes are in bytes. A size that no index or server tells is unknown; the sums
+then hold what is known and the plan says that it is not exact.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
+
+from . import errors
+from .model import Chain, Image, Partial, Stored
+
+#: Compressed bytes that one running layer keeps so that it can go on later.
+SPOOL_BYTES = 16 * 2**20
+
+
+class State(enum.Enum):
+    """Where a layer is before the transfer."""
+
+    PRESENT = 'present'
+    PARTIAL = 'partial'
+    MISSING = 'missing'
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An image as a member of a plan.
+
+    `name` and `base` are names in the store. `fetch` and `keep` are the
+    bytes that are still to come from the source and to the disk; None where
+    nobody knows. `image` is None for a base that only the store knows.
+    """
+
+    name: str
+    base: Optional[str]
+    state: State
+    image: Optional[Image]
+    fetch: Optional[int] = 0
+    keep: Optional[int] = 0
+    fetched: int = 0
+    on_disk: int = 0
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the store's file system offers, in bytes.
+
+    `reserved` is what other running transfers on this store still need,
+    `total` the size of the file system.
+    """
+
+    directory: str
+    free: int
+    reserved: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All layers of all wanted images, base before layer, each one once.
+
+    `tops` are the store names of the wanted images, as they were asked for.
+    """
+
+    layers: Tuple[Layer, ...]
+    tops: Tuple[str, ...]
+    room: Room
+    reserve: int = 0
+    temporary: int = 0
+
+    @property
+    def missing(self) -> Tuple[Layer, ...]:
+        """The layers that have to be fetched, base before layer."""
+        return tuple(
+            layer for layer in self.layers if layer.state != State.PRESENT
+        )
+
+    @property
+    def to_fetch(self) -> int:
+        """Bytes to come from the sources."""
+        return sum(layer.fetch or 0 for layer in self.missing)
+
+    @property
+    def to_keep(self) -> int:
+        """Bytes that the store grows by."""
+        return sum(layer.keep or 0 for layer in self.missing)
+
+    @property
+    def exact(self) -> bool:
+        """Whether all sizes are known."""
+        return all(
+            layer.fetch is not None and layer.keep is not None
+            for layer in self.missing
+        )
+
+    @property
+    def needed(self) -> int:
+        """Room that must be free, with what is needed for a while."""
+        return self.to_keep + self.temporary if self.missing else 0
+
+    @property
+    def available(self) -> int:
+        """Room that may be taken: free, less what others and we reserve."""
+        return max(0, self.room.free - self.room.reserved - self.reserve)
+
+    @property
+    def room_left(self) -> int:
+        """Bytes free after the transfer; negative when it does not fit."""
+        return self.available - self.needed
+
+    def layer(self, name: str) -> Layer:
+        """Return the layer of that store name."""
+        return next(layer for layer in self.layers if layer.name == name)
+
+    def check_room(self) -> None:
+        """Raise NotEnoughSpace when the plan does not fit."""
+        if not self.missing or self.room_left >= 0:
+            return
+        layers = ''.join(
+            f'\n  {layer.name}: {layer.keep or 0} bytes'
+            for layer in self.missing
+        )
+        raise errors.NotEnoughSpace(
+            f'{self.room.directory}: not enough room: '
+            f'{self.needed} bytes needed, {self.available} free, '
+            f'{-self.room_left} short'
+            + (f' ({self.room.reserved} bytes are for other transfers)'
+               if self.room.reserved else '')
+            + f'. Nothing was fetched. Missing are:{layers}',
+            needed=self.needed,
+            free=self.available,
+            hint=(
+                'Free some room there, or choose another store with '
+                '--template-store.'
+            ),
+        )
+
+
+def store_names(image: Image) -> Tuple[str, ...]:
+    """Return the names that an image may have in the store.
+
+    The first is Lago's. The second is for an image that was published again
+    under the same name: the old file may carry others, so it stays.
+    """
+    names = [str(image.ref)]
+    if image.digest:
+        names.append(f'{image.ref}+{image.digest.value[:8]}')
+    return tuple(names)
+
+
+def make_plan(
+    chains: Iterable[Chain],
+    *,
+    stored: Mapping[str, Stored],
+    partial: Mapping[str, Partial],
+    room: Room,
+    reserve: int = 0,
+    jobs: int = 1,
+) -> Plan:
+    """Plan the transfer of some chains.
+
+    Args:
+        stored: the visible images, by store name: at least those that
+            `store_names` gives for the images of the chains, and those that
+            their headers point to.
+        partial: the unfinished ones, likewise.
+        reserve: bytes that shall stay free.
+        jobs: layers that run at the same time.
+
+    Raises:
+        StoreError: a present image stands on one that is gone and that no
+            chain can bring back.
+    """
+    layers: Dict[str, Layer] = {}
+    tops = []
+    for chain in chains:
+        base: Optional[str] = None
+        for image in _needed(chain, stored):
+            name, here = _place(image, stored)
+            if here:
+                _add_present(name, image, stored, layers)
+            else:
+                layers.setdefault(
+                    name, _missing(name, base, image, partial.get(name))
+                )
+            base = name
+        tops.append(name)
+    _check_complete(layers, stored)
+    temporary = sorted(
+        (
+            min(layer.fetch or 0, SPOOL_BYTES)
+            for layer in layers.values()
+            if layer.image and layer.image.compression
+        ),
+        reverse=True,
+    )
+    return Plan(
+        layers=tuple(layers.values()),
+        tops=tuple(tops),
+        room=room,
+        reserve=reserve,
+        temporary=sum(temporary[:jobs]),
+    )
+
+
+def _needed(chain: Chain, stored: Mapping[str, Stored]) -> List[Image]:
+    """Return the images that matter: visible means complete.
+
+    What lies below a present image is not looked at, unless that image's own
+    backing file is gone.
+    """
+    images: List[Image] = []
+    for image in reversed(chain.images):
+        images.insert(0, image)
+        here = _place(image, stored)[1]
+        if here and _stands(here, stored):
+            break
+    return images
+
+
+def _stands(image: Stored, stored: Mapping[str, Stored]) -> bool:
+    while image.backing is not None:
+        if image.backing not in stored:
+            return False
+        image = stored[image.backing]
+    return True
+
+
+def _place(
+    image: Image, stored: Mapping[str, Stored]
+) -> Tuple[str, Optional[Stored]]:
+    """Return the image's name in the store, and the file if it is there."""
+    plain, *others = store_names(image)
+    for name in others:
+        if name in stored:
+            return name, stored[name]
+    here = stored.get(plain)
+    if here and _differs(image, here):
+        return others[0], None
+    return plain, here
+
+
+def _differs(image: Image, here: Stored) -> bool:
+    known = {digest.algorithm: digest.value for digest in here.digests}
+    return any(
+        known.get(digest.algorithm, digest.value) != digest.value
+        for digest in image.digests
+    )
+
+
+def _add_present(
+    name: str,
+    image: Optional[Image],
+    stored: Mapping[str, Stored],
+    layers: Dict[str, Layer],
+) -> None:
+    known = layers.get(name)
+    if name not in stored or (known and (known.image or not image)):
+        return
+    here = stored[name]
+    if here.backing is not None:
+        _add_present(here.backing, None, stored, layers)
+    layers[name] = Layer(
+        name=name, base=here.backing, state=State.PRESENT, image=image,
+        on_disk=here.disk,
+    )
+
+
+def _missing(
+    name: str, base: Optional[str], image: Image, here: Optional[Partial]
+) -> Layer:
+    fetched = here.fetched if here else 0
+    on_disk = here.disk if here else 0
+    fetch = image.compressed_size
+    if fetch is None and image.compression is None:
+        fetch = image.size
+    return Layer(
+        name=name,
+        base=base,
+        state=State.PARTIAL if fetched else State.MISSING,
+        image=image,
+        fetch=None if fetch is None else max(0, fetch - fetched),
+        keep=None if image.size is None else max(0, image.size - on_disk),
+        fetched=fetched,
+        on_disk=on_disk,
+    )
+
+
+def _check_complete(
+    layers: Mapping[str, Layer], stored: Mapping[str, Stored]
+) -> None:
+    for layer in layers.values():
+        if layer.base is not None and layer.base not in layers:
+            raise errors.StoreError(
+                f'{layer.name} stands on {layer.base}, which is not in the '
+                f'store and cannot be fetched.',
+                hint=(
+                    f'Bring {layer.base} back, or remove {layer.name} from '
+                    f'the store so that its chain is fetched again.'
+                ),
+            )
+
+
+def plan_document(plan: Plan) -> Dict[str, Any]:
+    """Return the plan as data for JSON; sizes in bytes."""
+    return {
+        'layers': [
+            {
+                'name': layer.name,
+                'base': layer.base,
+                'state': layer.state.value,
+                'to_fetch': layer.fetch,
+                'to_keep': layer.keep,
+                'fetched': layer.fetched,
+                'on_disk': layer.on_disk,
+            }
+            for layer in plan.layers
+        ],
+        'wanted': list(plan.tops),
+        'to_fetch': plan.to_fetch,
+        'to_keep': plan.to_keep,
+        'temporary': plan.temporary,
+        'exact': plan.exact,
+        'directory': plan.room.directory,
+        'free': plan.room.free,
+        'reserved': plan.room.reserved,
+        'reserve': plan.reserve,
+        'room_left': plan.room_left,
+        'fits': not plan.missing or plan.room_left >= 0,
+    }

@@ -1,0 +1,194 @@
+"""Hooks into Lago; with `lago_repair` the only module that patches it.
+
+Lago loads it as the plugin of the verb `template-repo`, before it runs any
+verb; `import lago_layered_provider.lago_plugin` does the same for users of
+`lago.sdk`. What is replaced are names that Lago looks up when it uses them:
+the classes of `lago.templates`, and two methods of `lago.prefix.Prefix`.
+
+The way of a `lago init`: `TemplateRepository.from_url` and `TemplateStore`
+only remember where things are. Then `Prefix` prepares the images of all
+domains: first `_provide_templates` brings the chains of all of them into the
+store, then Lago makes the disks, one by one, and finds everything there.
+
+Every `lago` command pays for this import: nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import shutil
+from typing import Any, Callable, Optional
+
+import lago.cmd
+import lago.prefix
+import lago.templates
+import lago.utils
+import yaml
+from lago.config import config
+from lago.plugins.cli import CLIPlugin
+
+from . import lago_repair, repository
+from .core import errors, initfile
+from .settings import Settings, read_settings
+
+LOGGER = logging.getLogger(__name__)
+SECTION = 'template_repo'
+
+#: Set on what we have put in place of Lago's, so that it is done once.
+MARK = '_lago_layered_provider'
+
+Function = Callable[..., Any]
+
+
+def as_lago_errors(function: Function) -> Function:
+    """Turn our errors into Lago's: one message, exit status 2."""
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (errors.ResolveError, errors.IndexFaults) as error:
+            raise lago.utils.LagoUserException(str(error)) from error
+        except errors.LayeredError as error:
+            raise lago.utils.LagoException(str(error)) from error
+
+    return wrapper
+
+
+def read_lago_settings() -> Settings:
+    """Return the settings of lago.conf and of the environment."""
+    return read_settings(config.get_section(SECTION, {}))
+
+
+class TemplateRepository(repository.TemplateRepository):
+    """Lago's class of that name, with its constructors."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, read_lago_settings, LOGGER.warning)
+
+    @classmethod
+    def from_url(cls, path: str) -> TemplateRepository:
+        """Return the repository with the index at a path or URL, unread."""
+        return cls(path)
+
+
+def find_repo_by_name(
+    name: str, repo_dir: Optional[str] = None
+) -> repository.TemplateRepository:
+    """Return the repository of that name below `template_repos`, unread."""
+    return repository.NamedRepository(
+        name,
+        repo_dir or _Options.template_repos or _configured_repos(),
+        read_lago_settings,
+        LOGGER.warning,
+    )
+
+
+class _Options:
+    """Options of the running `lago init` that Lago takes and then forgets."""
+
+    template_repos: Optional[str] = None
+
+
+def _configured_repos() -> str:
+    return str(
+        config.get('template_repos')
+        or config.get_section('init', {}).get('template_repos')
+    )
+
+
+def _remember_options(do_init: Function) -> Function:
+    @functools.wraps(do_init)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        _Options.template_repos = kwargs.get('template_repos')
+        return do_init(*args, **kwargs)
+
+    return wrapper
+
+
+def _provide_templates(prepare: Function) -> Function:
+    """Bring all templates into the store before Lago makes any disk."""
+    @functools.wraps(prepare)
+    @as_lago_errors
+    def wrapper(
+        prefix: Any, conf: Any, template_repo: Any, template_store: Any
+    ) -> Any:
+        disks = initfile.template_disks(conf)
+        if disks and isinstance(template_store, repository.TemplateStore):
+            template_store.provide(
+                [disk.wanted for disk in disks], template_repo
+            )
+        return prepare(prefix, conf, template_repo, template_store)
+
+    return wrapper
+
+
+def _leave_no_half_prefix(virt_conf_from_stream: Function) -> Function:
+    """Remove the prefix that a failed init leaves: the next one trips on it.
+
+    Lago does so itself from some point on, but not when it cannot read the
+    init file.
+    """
+    @functools.wraps(virt_conf_from_stream)
+    def wrapper(prefix: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return virt_conf_from_stream(prefix, *args, **kwargs)
+        except yaml.YAMLError as error:
+            _remove_prefix(prefix)
+            raise lago.utils.LagoUserException(
+                f'The init file is neither JSON nor YAML: {error}'
+            ) from error
+        except BaseException:
+            _remove_prefix(prefix)
+            raise
+
+    return wrapper
+
+
+def _remove_prefix(prefix: Any) -> None:
+    shutil.rmtree(prefix.paths.prefix_path(), ignore_errors=True)
+
+
+def _wrap(owner: Any, name: str, around: Callable[[Function], Any]) -> None:
+    """Replace a function by a wrapper around it, once."""
+    function = getattr(owner, name)
+    if not hasattr(function, MARK):
+        wrapped = around(function)
+        setattr(wrapped, MARK, True)
+        setattr(owner, name, wrapped)
+
+
+def install() -> None:
+    """Put our parts in place of Lago's; a second call changes nothing."""
+    lago_repair.repair()
+    lago.templates.TemplateRepository = TemplateRepository
+    lago.templates.TemplateStore = repository.TemplateStore
+    lago.templates.find_repo_by_name = find_repo_by_name
+    prefix = lago.prefix.Prefix
+    _wrap(prefix, '_prepare_domains_images', _provide_templates)
+    _wrap(prefix, '_handle_lago_template', as_lago_errors)
+    _wrap(prefix, 'virt_conf_from_stream', _leave_no_half_prefix)
+    _wrap(lago.cmd.do_init, '_do_run', _remember_options)
+
+
+install()
+
+
+class TemplateRepoVerb(CLIPlugin):  # type: ignore[misc]
+    """The verb `template-repo`; what it does is in `cli`."""
+
+    init_args = {
+        'help': 'List and plan the templates of a repository',
+    }
+
+    def populate_parser(self, parser: Any) -> None:
+        """Add the subcommands and their options."""
+        from . import cli
+
+        cli.populate_parser(parser)
+
+    def do_run(self, args: Any) -> None:
+        """Run the subcommand that was asked for."""
+        from . import cli
+
+        as_lago_errors(cli.run)(args)

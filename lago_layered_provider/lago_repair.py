@@ -1,0 +1,344 @@
+"""What today's Python, PyYAML and qemu need and Lago lacks.
+
+Lago is at its end of life: nothing will be mended there. So its functions
+are repaired in memory when our plugin is loaded. Each repair looks at Lago
+first and leaves alone what works; none changes what Lago does beyond making
+it work. What concerns templates is replaced by `lago_plugin` and not
+repaired here; what only running VMs need is in `lago_repair_vms`, because
+its modules (paramiko, jinja2) are imported late.
+
+Two Lagos are meant: 0.46.0 translated to Python 3, whose text still mixes
+bytes and text, and git master, which was written for the Python, PyYAML and
+qemu of 2020.
+"""
+from __future__ import annotations
+
+import collections
+import collections.abc
+import functools
+import hashlib
+import io
+import logging
+import os
+import warnings
+from types import CodeType
+from typing import Any, Callable, Iterable, Iterator, Optional, Sequence
+
+from lago import brctl, utils, virt
+from lago.plugins import output
+from lago.providers.libvirt import network
+from lago.providers.libvirt import utils as libvirt_utils
+
+LOGGER = logging.getLogger(__name__)
+
+HASH_CHUNK_BYTES = 1024 * 1024
+
+#: A repair returns whether Lago needed it (and so has it now).
+Repair = Callable[[], bool]
+
+_applied: list[str] = []
+_tried: set[Repair] = set()
+
+
+class StandIn:
+    """A module as the code of one Lago module expects it to be.
+
+    It is put in the place of, for example, the name `yaml` in `lago.utils`.
+    The rejected alternative is to change `yaml` itself, which belongs to
+    everything in the process.
+
+    Args:
+        real: the module to stand in for
+        names: what this one has instead of, or beyond, the real module
+    """
+
+    def __init__(self, real: Any, **names: Any) -> None:
+        self._real = real
+        self.__dict__.update(names)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+def mentions(function: Callable[..., Any], *words: str) -> bool:
+    """Tell whether the code of a function uses all these names or strings.
+
+    For code that cannot be tried out without a connection or a VM.
+    """
+    code: CodeType = function.__code__
+    return set(words) <= set(_words(code.co_names + code.co_consts))
+
+
+def _words(values: Iterable[Any]) -> Iterator[str]:
+    for value in values:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, tuple):  # names of keyword arguments
+            yield from _words(value)
+
+
+def as_text(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function so that bytes that it returns are decoded."""
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        return result.decode() if isinstance(result, bytes) else result
+
+    return wrapper
+
+
+def command_status() -> bool:
+    """`__bool__` has to return a bool; 0.46.0 returns the exit status."""
+    try:
+        bool(utils.CommandStatus(1, '', ''))
+    except TypeError:
+        utils.CommandStatus.__bool__ = lambda self: self.code != 0
+        return True
+    return False
+
+
+def yaml_loader() -> bool:
+    """`yaml.load` needs a Loader since PyYAML 6.
+
+    An init file holds plain data, so the safe one gives the same result.
+    """
+    try:
+        utils.load_virt_stream(io.StringIO('nets: {}'))
+    except TypeError:
+        utils.yaml = StandIn(utils.yaml, load=utils.yaml.safe_load)
+        return True
+    return False
+
+
+def file_hash() -> bool:
+    """A hash is one of bytes; 0.46.0 reads the file as text."""
+    if mentions(utils.get_hash, 'rb'):
+        return False
+
+    @functools.wraps(utils.get_hash)
+    def get_hash(file_path: str, checksum: str = 'sha1') -> str:
+        digest = hashlib.new(checksum)
+        with open(file_path, 'rb') as stream:
+            while chunk := stream.read(HASH_CHUNK_BYTES):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    utils.get_hash = get_hash
+    return True
+
+
+def abstract_mapping() -> bool:
+    """`collections.Mapping` is in `collections.abc` only since Python 3.10.
+
+    Without it the commands status, list and export fail.
+    """
+    with warnings.catch_warnings():
+        # Python 3.9 still has it, and warns.
+        warnings.simplefilter('ignore', DeprecationWarning)
+        if hasattr(utils.collections, 'Mapping'):
+            return False
+    complete = StandIn(collections, Mapping=collections.abc.Mapping)
+    utils.collections = output.collections = complete
+    return True
+
+
+def version_order() -> bool:
+    """`ver_cmp` of 0.46.0 calls `cmp`, which Python 3 does not have."""
+    try:
+        utils.ver_cmp('1', '2')
+    except NameError:
+        utils.cmp = lambda one, other: (one > other) - (one < other)
+        return True
+    return False
+
+
+def exception_message() -> bool:
+    """Exceptions have no `message` in Python 3.
+
+    0.46.0 prints it for each of its errors, and `filter_spec` sets it.
+    """
+    if not mentions(utils.filter_spec, 'message'):
+        return False
+
+    def set_message(self: Exception, message: str) -> None:
+        self.args = (message, ) + self.args[1:]
+
+    utils.LagoException.message = property(str, set_message)
+    return True
+
+
+def backing_format() -> bool:
+    """qemu-img >= 6.1 refuses a backing file without its format (-F).
+
+    That concerns every template disk, the layered export and reverting to a
+    snapshot. All of them go through `run_command`, so it is mended there,
+    once; a command that names the format already stays as it is, which also
+    is why there is nothing to look at beforehand.
+    """
+    original = utils.run_command
+
+    @functools.wraps(original)
+    def run_command(command: Sequence[str], *args: Any, **kwargs: Any) -> Any:
+        return original(name_backing_format(command), *args, **kwargs)
+
+    utils.run_command = run_command
+    return True
+
+
+def name_backing_format(command: Sequence[str]) -> Sequence[str]:
+    """Add `-F FORMAT` to a qemu-img command that has only `-b FILE`."""
+    words = list(command)
+    if (
+        words[:1] != ['qemu-img'] or words[1:2] not in (['create'], ['rebase'])
+        or '-b' not in words[:-2] or '-F' in words
+    ):
+        return command
+    option = words.index('-b')
+    # Lago leaves $LAGO_PREFIX_PATH and the like to the shell.
+    backing, target = map(os.path.expandvars, words[option + 1:option + 3])
+    found = _format_of_backing(backing, target) if backing else None
+    if found is None:
+        return command
+    return words[:option] + ['-F', found] + words[option:]
+
+
+def _format_of_backing(backing: str, target: str) -> Optional[str]:
+    """Find the format of the backing file that an image is to get.
+
+    Returns:
+        None if there is no such file: qemu-img then says so.
+    """
+    found = _format_of(os.path.join(os.path.dirname(target), backing))
+    if found is None and os.path.exists(target):
+        # `lago export` names a base that need not lie beside the layer
+        # (rebase -u): it is the present one under another name.
+        info = utils.get_qemu_info(target)
+        found = info.get('backing-filename-format') or _format_of(
+            info.get('full-backing-filename', '')
+        )
+    return found
+
+
+def _format_of(path: str) -> Optional[str]:
+    """Tell qcow2 from raw; a template is nothing else."""
+    # Here, as most commands of Lago touch no image.
+    from .core.qcow2 import is_qcow2
+    try:
+        with open(path, 'rb') as stream:
+            return 'qcow2' if is_qcow2(stream.read(512)) else 'raw'
+    except OSError:
+        return None
+
+
+def net_name() -> bool:
+    """A hash needs bytes; 0.46.0 gives it a net's name of over 10 letters."""
+    if mentions(virt.VirtEnv.prefixed_name, 'encode'):
+        return False
+    virt.hashlib = StandIn(
+        hashlib, sha1=lambda text: hashlib.sha1(text.encode())
+    )
+    return True
+
+
+def libvirt_template() -> bool:
+    """`resource_string` returns bytes; 0.46.0 takes them for a string."""
+    if mentions(libvirt_utils.get_template, 'decode'):
+        return False
+    libvirt_utils.get_template = as_text(libvirt_utils.get_template)
+    return True
+
+
+def network_xml() -> bool:
+    """libvirt wants text; 0.46.0 gives it what lxml returns, bytes."""
+    nat = network.NATNetwork
+    if mentions(nat._libvirt_xml, 'decode'):
+        return False
+    nat._libvirt_xml = as_text(nat._libvirt_xml)
+    return True
+
+
+def bridge_names() -> bool:
+    """What a command prints is bytes; 0.46.0 looks for a name in it."""
+    if mentions(brctl.exists, 'decode'):
+        return False
+
+    def run_command(*args: Any, **kwargs: Any) -> Any:
+        status = utils.run_command(*args, **kwargs)
+        return status._replace(out=status.out.decode())
+
+    brctl.utils = StandIn(utils, run_command=run_command)
+    return True
+
+
+def libvirt_connection() -> bool:
+    """0.46.0 shares one connection, which its first owner closes for all.
+
+    "invalid connection pointer" follows. As in master, each owner gets one.
+    """
+    shared = getattr(libvirt_utils, 'LIBVIRT_CONNECTIONS', None)
+    if shared is None:
+        return False
+    original = libvirt_utils.get_libvirt_connection
+
+    @functools.wraps(original)
+    def get_libvirt_connection(name: str) -> Any:
+        connection = original(name)
+        shared.pop(name, None)
+        return connection
+
+    libvirt_utils.get_libvirt_connection = get_libvirt_connection
+    return True
+
+
+def running_vms() -> bool:
+    """See to it that `lago_repair_vms` gets its turn.
+
+    A `VirtEnv` is what imports the modules concerned, so they are repaired
+    then. All other commands are spared the 0.2 s that the import takes.
+    """
+    original = virt.VirtEnv.__init__
+
+    @functools.wraps(original)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        from . import lago_repair_vms
+        apply(lago_repair_vms.REPAIRS)
+        original(self, *args, **kwargs)
+
+    virt.VirtEnv.__init__ = init
+    return True
+
+
+REPAIRS: tuple[Repair, ...] = (
+    command_status, yaml_loader, file_hash, abstract_mapping, version_order,
+    exception_message, backing_format, net_name, libvirt_template,
+    network_xml, bridge_names, libvirt_connection, running_vms,
+)
+
+
+def repair() -> tuple[str, ...]:
+    """Repair the Lago of this process; a second call changes nothing.
+
+    Returns:
+        The names of all repairs that this Lago needed so far.
+    """
+    return apply(REPAIRS)
+
+
+def apply(repairs: Iterable[Repair]) -> tuple[str, ...]:
+    """Apply each of the repairs unless that was tried before."""
+    for each in repairs:
+        if each in _tried:
+            continue
+        _tried.add(each)
+        try:
+            needed = each()
+        except Exception:
+            # A Lago that is not the one we know may do without it, and an
+            # exception here would keep every command of Lago from running.
+            LOGGER.warning(
+                'Cannot repair %s of this Lago', each.__name__, exc_info=True
+            )
+            continue
+        if needed:
+            _applied.append(each.__name__)
+    return tuple(_applied)

@@ -1,0 +1,144 @@
+"""Sources of images and documents: NETWORK and FILES.
+
+One class a source type (`http`, `file`, and what other packages install),
+each found by its name among the entry points of `NAMESPACE`. What they must
+offer is `transfer.ports.Provider`.
+
+Importing this package is cheap, since every lago command may do it: the
+classes, and with them requests and stevedore, are loaded on first use.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from typing import Any, Callable, List, Mapping, Optional, cast
+from urllib.parse import unquote, urlsplit
+
+from ..core.errors import SettingsError, TransferError
+from ..transfer.ports import Provider
+
+NAMESPACE = 'lago.plugins.template_provider'
+
+
+@dataclass(frozen=True)
+class Document:
+    """A small file as a whole; `body` is None when it has not changed.
+
+    `validator` names this state of the document, for the next time.
+    """
+
+    body: Optional[bytes]
+    validator: Optional[str]
+
+
+def make_provider(type_name: str, args: Mapping[str, Any]) -> Provider:
+    """Build the provider of a source as its index describes it.
+
+    Args:
+        type_name: the `type` of the source.
+        args: its `args`; they become keyword arguments, as in Lago.
+
+    Raises:
+        SettingsError: no such type is installed, or it does not take these
+            arguments.
+    """
+    provider_class = _find_class(type_name)
+    try:
+        return provider_class(**args)
+    except (TypeError, ValueError) as error:
+        given = ', '.join(f'{key}={value!r}' for key, value in args.items())
+        raise SettingsError(
+            f'A source of type {type_name} cannot be built with the args '
+            f'{given or "(none)"}: {error}',
+            hint='The index is wrong; tell the admin of the repository.',
+        ) from error
+
+
+@functools.lru_cache(maxsize=None)
+def _find_class(type_name: str) -> Callable[..., Provider]:
+    from stevedore import NamedExtensionManager
+
+    failures: List[Exception] = []
+    manager = NamedExtensionManager(
+        NAMESPACE,
+        [type_name],
+        on_load_failure_callback=lambda _manager, _entry, error: (
+            failures.append(error)
+        ),
+        # The message of our own error says it.
+        warn_on_missing_entrypoint=False,
+    )
+    # The same distribution may be found twice, as installed and as the
+    # working directory: only different targets are a conflict.
+    found = {ext.entry_point.value: ext.plugin for ext in manager.extensions}
+    if len(found) == 1:
+        return cast(Callable[..., Provider], found.popitem()[1])
+    if found:
+        raise SettingsError(
+            f'Several packages offer the source type {type_name!r}: '
+            + ', '.join(sorted(found)),
+            hint='Uninstall all of them but one.',
+        )
+    if failures:
+        raise SettingsError(
+            f'The source type {type_name!r} cannot be loaded: '
+            f'{failures[0]}',
+        ) from failures[0]
+    raise SettingsError(
+        f'Unknown source type {type_name!r}; installed are: '
+        + (', '.join(_list_types()) or 'none'),
+        hint='Another package may offer it, or the index is wrong.',
+    )
+
+
+def _list_types() -> List[str]:
+    from stevedore import ExtensionManager
+
+    manager = ExtensionManager(
+        NAMESPACE, on_load_failure_callback=lambda *_: None
+    )
+    return sorted(set(manager.names()))
+
+
+def read_document(
+    location: str,
+    *,
+    limit: int,
+    validator: Optional[str] = None,
+    timeout: float = 30,
+) -> Document:
+    """Read a document from a URL (http, https, file) or a path.
+
+    Args:
+        location: the URL, or a path where variables and ~ are expanded.
+        limit: the largest acceptable size in bytes.
+        validator: of the `Document` at hand: unchanged -> no body.
+        timeout: for the server to connect, and between bytes; seconds.
+
+    Raises:
+        TransferError: it cannot be had, or is too large.
+    """
+    scheme = re.match(r'([A-Za-z][A-Za-z0-9+.-]*)://', location)
+    name = scheme.group(1).lower() if scheme else ''
+    if name in ('http', 'https'):
+        from .http import fetch_document
+
+        return fetch_document(
+            location, validator=validator, limit=limit, timeout=timeout
+        )
+    from .file import read_file_document
+
+    if name == 'file':
+        parts = urlsplit(location)
+        if parts.netloc not in ('', 'localhost'):
+            raise TransferError(location, 'it is on another host')
+        return read_file_document(
+            unquote(parts.path), validator=validator, limit=limit
+        )
+    if name:
+        raise TransferError(location, f'{name} URLs are not supported')
+    return read_file_document(
+        location, validator=validator, limit=limit, expand=True
+    )

@@ -1,0 +1,97 @@
+"""The settings of section `template_repo` and their meaning."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from typing import Any, Callable, Dict, Mapping
+
+from .core.errors import SettingsError
+
+PROGRESS = ('auto', 'bar', 'line', 'none')
+UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """Room that shall stay free: bytes, or percent of the file system."""
+
+    amount: float
+    percent: bool = False
+
+    def of(self, total: int) -> int:
+        """Return the bytes for a file system of `total` bytes."""
+        return int(total * self.amount / 100 if self.percent else self.amount)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to work; times in seconds."""
+
+    jobs: int = 3
+    retries: int = 5
+    timeout: float = 30
+    reserve: Reserve = Reserve(64 * 2**20)
+    lock_timeout: float = 3600
+    progress: str = 'auto'
+
+
+def read_settings(section: Mapping[str, Any]) -> Settings:
+    """Read the section; what is not a setting of ours is left alone.
+
+    Raises:
+        SettingsError: a value cannot be used; says which are allowed.
+    """
+    values: Dict[str, Any] = {}
+    for each in fields(Settings):
+        if section.get(each.name) is not None:
+            text = str(section[each.name]).strip()
+            try:
+                values[each.name] = _READERS[each.name](text)
+            except ValueError as error:
+                raise SettingsError(
+                    f'Setting {each.name} = {text!r}: expected {error}',
+                    hint=(
+                        'It stands in section [template_repo] of lago.conf '
+                        f'or in LAGO__TEMPLATE_REPO__{each.name.upper()}.'
+                    ),
+                ) from None
+    return Settings(**values)
+
+
+def _number(low: int, kind: Callable[[str], float]) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value < float('inf'):
+            raise ValueError(f'a number, {low} or more')
+        return value
+
+    return read
+
+
+def _reserve(text: str) -> Reserve:
+    match = re.fullmatch(r'(\d+(?:\.\d+)?) ?(?:(%)|([KMGT]?)i?B?)', text)
+    if not match or (match[2] and float(match[1]) >= 100):
+        raise ValueError('bytes such as 64M or 2G, or a share such as 5%')
+    if match[2]:
+        return Reserve(float(match[1]), percent=True)
+    return Reserve(float(match[1]) * UNITS[match[3]])
+
+
+def _progress(text: str) -> str:
+    if text not in PROGRESS:
+        raise ValueError(', '.join(PROGRESS[:-1]) + f' or {PROGRESS[-1]}')
+    return text
+
+
+_READERS: Dict[str, Callable[[str], Any]] = {
+    'jobs': _number(1, int),
+    'retries': _number(0, int),
+    'timeout': _number(1, float),
+    'reserve': _reserve,
+    'lock_timeout': _number(0, float),
+    'progress': _progress,
+}

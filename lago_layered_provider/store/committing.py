@@ -1,0 +1,132 @@
+"""Make a verified image visible; every step may be the last before a kill.
+
+Each step can be done again, and the rename that shows the image is the last
+one that matters: what a kill leaves behind is an image that is verified but
+not visible, and the next commit does all of it once more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any, Iterator, Mapping, Optional
+
+from ..core import errors, model, qcow2, rebase
+from . import files, layout, progress, records
+
+#: Images are never changed once they are visible.
+IMAGE_MODE = 0o444
+
+READ_BYTES = 2**20
+
+
+def read_verified(paths: layout.Layout, name: str) -> records.Record:
+    """Return the record of a staged image that is complete and proven.
+
+    Raises:
+        StoreError: it is not.
+    """
+    found = progress.read_progress(paths, name)
+    record = found and found.verified
+    if record:
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(paths.staged(name)).st_size == record.size:
+                return record
+    raise errors.StoreError(
+        f'{name} is not complete in {paths.root}: it was not verified, or '
+        f'somebody began it anew',
+        hint='Run it again.',
+    )
+
+
+def commit_staged(
+    paths: layout.Layout,
+    name: str,
+    *,
+    base: Optional[model.Stored],
+    metadata: Mapping[str, Any],
+) -> None:
+    """Make a verified image visible; the caller holds its lock.
+
+    Raises:
+        StoreError: it is not verified, or a base is given for a bottom image
+            or none for a layer.
+        OSError: the disk failed; nothing is visible, all can be repeated.
+    """
+    record = read_verified(paths, name)
+    if (base is None) != (record.backing is None):
+        raise errors.StoreError(
+            f'{name} was verified on {record.backing or "no base"}, not on '
+            f'{base.name if base else "none"}'
+        )
+    if base is not None:
+        record = record.on(base.name)
+        _set_backing(paths, name, base)
+    files.write_json(paths.metadata(name), dict(metadata), sync=True)
+    if record.sha1 is None:
+        # One that a plain Lago left would speak of another file.
+        files.remove_file(paths.hash(name))
+    else:
+        files.write_file(paths.hash(name), record.sha1.encode(), sync=True)
+    files.write_json(paths.record(name), record.to_json(), sync=True)
+    files.sync_directory(paths.images)
+    _seal(paths.staged(name))
+    os.rename(paths.staged(name), paths.image(name))
+    files.sync_directory(paths.root)
+    files.sync_directory(paths.partial)
+    progress.remove_staged(paths, name)
+
+
+def published_chunks(
+    paths: layout.Layout, stored: model.Stored
+) -> Iterator[bytes]:
+    """Return the bytes of a visible image as they were published."""
+    head = files.read_file(paths.head(stored.name)) or b''
+    if stored.backing is None:
+        head = b''
+    with open(paths.image(stored.name), 'rb') as stream:
+        if head:
+            yield head
+            stream.seek(len(head))
+        while True:
+            chunk = stream.read(READ_BYTES)
+            if not chunk:
+                return
+            yield chunk
+
+
+def _set_backing(
+    paths: layout.Layout, name: str, base: model.Stored
+) -> None:
+    """Write the name of the base into the staged layer's header.
+
+    The new header is made of the kept one, never of what is in the file: a
+    kill may have torn that.
+    """
+    published = files.read_file(paths.head(name))
+    if published is None:
+        raise errors.StoreError(
+            f'{name}: its first cluster was not kept in {paths.images}',
+            hint=f'Remove {paths.state(name)} and run it again.',
+        )
+    try:
+        head = rebase.rebase_header(published, f'./{base.name}', base.format)
+    except qcow2.BadHeader as error:
+        raise errors.StoreError(
+            f'{name}: its base {base.name} cannot be set: {error}'
+        ) from error
+    fd = progress.open_staged(paths.staged(name))
+    try:
+        files.write_all(fd, memoryview(head), 0)
+    finally:
+        os.close(fd)
+
+
+def _seal(path: str) -> None:
+    """Make a file read-only, with all of it on the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fchmod(fd, IMAGE_MODE)
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,136 @@
+"""Say what a visible image is, from its record or from its first bytes."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from typing import Optional, Tuple
+
+from ..core import errors, model, qcow2, safety
+from . import files, layout, locks, records
+
+#: Enough for the header's fixed part, where the cluster size is.
+_FIRST_BYTES = 104
+
+
+def is_visible(paths: layout.Layout, name: str) -> bool:
+    """Tell whether an image is in the store, and complete.
+
+    A plain Lago converts an image under its final name while it holds the
+    lock; such a one is not there yet. Ours have a record before they appear.
+    """
+    try:
+        size = os.stat(paths.image(name)).st_size
+    except FileNotFoundError:
+        return False
+    return (
+        _matching_record(paths, name, size) is not None
+        or not locks.is_held(paths.lock(name))
+    )
+
+
+def find_image(paths: layout.Layout, name: str) -> Optional[model.Stored]:
+    """Return a visible image, None when it is not there.
+
+    Raises:
+        UnsafeImage: nobody has verified it and its header leads elsewhere.
+        StoreError: the name cannot be one, or it is no plain file.
+        OSError: the disk failed.
+    """
+    path = paths.image(name)
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        raise errors.StoreError(
+            f'{path} is not a file',
+            hint='Remove it, so that the image can be fetched.',
+        )
+    record = _matching_record(paths, name, found.st_size)
+    if record is None:
+        if locks.is_held(paths.lock(name)):
+            return None
+        record = _read_foreign(paths, name, found.st_size)
+    return model.Stored(
+        name=name,
+        format=record.format,
+        size=found.st_size,
+        disk=found.st_blocks * 512,
+        virtual_size=record.virtual_size,
+        digests=record.digests,
+        backing=record.backing,
+    )
+
+
+def _matching_record(
+    paths: layout.Layout, name: str, size: int
+) -> Optional[records.Record]:
+    """Return the record of the image that is there, None for none.
+
+    One of another size is of an image that was removed by hand, before a
+    plain Lago put this one there.
+    """
+    record = records.parse_record(files.read_object(paths.record(name)))
+    return record if record and record.size == size else None
+
+
+def _read_foreign(
+    paths: layout.Layout, name: str, size: int
+) -> records.Record:
+    """Make a record of an image that somebody else put into the store."""
+    path = paths.image(name)
+    with open(path, 'rb', buffering=0) as stream:
+        head = stream.read(_FIRST_BYTES)
+    if not qcow2.is_qcow2(head):
+        return records.Record('raw', size, size, _read_hash(paths, name))
+    try:
+        length = qcow2.head_length(head)
+        with open(path, 'rb') as stream:
+            header = qcow2.parse_header(stream.read(length))
+    except qcow2.BadHeader as error:
+        raise errors.UnsafeImage(path, [str(error)]) from error
+    return records.Record(
+        'qcow2', size, header.virtual_size, _read_hash(paths, name),
+        backing=_check_foreign(path, header, size),
+    )
+
+
+def _check_foreign(
+    path: str, header: qcow2.Qcow2Header, size: int
+) -> Optional[str]:
+    """Return the store name of the image's base, None for a bottom image.
+
+    Raises:
+        UnsafeImage: it must not be opened.
+    """
+    name = header.backing_file
+    base = None
+    if name is not None and name.startswith('./'):
+        try:
+            base = layout.check_store_name(name[2:])
+        except errors.StoreError:
+            base = None
+    dangers = safety.find_dangers(
+        header,
+        expected_backing=None if base is None else {f'./{base}'},
+        file_size=size,
+    )
+    if base is not None and header.backing_format is None:
+        dangers.append(
+            'the format of its backing file is not given, qemu would guess'
+        )
+    if dangers:
+        raise errors.UnsafeImage(path, dangers)
+    return base
+
+
+def _read_hash(
+    paths: layout.Layout, name: str
+) -> Tuple[model.Digest, ...]:
+    """Return what Lago kept as the image's sha1, if it is one."""
+    text = (files.read_file(paths.hash(name)) or b'').strip().lower()
+    if not re.fullmatch(rb'[0-9a-f]{40}', text):
+        return ()
+    return (model.Digest('sha1', text.decode()),)

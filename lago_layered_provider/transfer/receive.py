@@ -1,0 +1,182 @@
+"""Take one image's bytes as they come: decode, hash, count, write.
+
+One pass: no byte is read twice, none is converted, and what is kept for an
+interrupted run is the staged file itself and the compressed bytes since the
+last place where a decoder can start again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Dict, Optional, Tuple
+
+from ..core import errors
+from ..core.model import Digest, Image, Unknown
+from ..store import Stage
+from .decode import CorruptStream, make_decoder
+from .ports import Stream
+
+#: A checkpoint of a plain file costs a small write: not after every chunk.
+CHECKPOINT_BYTES = 4 * 2**20
+
+
+class Receiver:
+    """One image on its way into its stage.
+
+    `offset` is the next byte wanted of the file at its source.
+    """
+
+    def __init__(self, image: Image, stage: Stage, location: str) -> None:
+        assert not isinstance(image.compression, Unknown)
+        self._image = image
+        self._stage = stage
+        self._location = location
+        self._algorithms = _algorithms(image)
+        self.resumed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        resume = self._stage.resume()
+        self.validator: Optional[str] = resume.validator
+        self._saved = resume.consumed
+        self._start = resume.produced
+        self._hashers = {
+            name: hashlib.new(name) for name in self._algorithms
+        }
+        self.produced = 0
+        for data in self._stage.replay():
+            self._hash(data)
+        self._decoder = make_decoder(
+            self._image.compression,
+            consumed=resume.consumed,
+            preamble=resume.preamble,
+        )
+        self.offset = resume.consumed
+        self.resumed = resume.produced > 0 or resume.spooled > 0
+        for data in self._stage.spooled_chunks():
+            self.offset += len(data)
+            self._write(data)
+
+    def restart(self) -> None:
+        """Forget everything and wait for the first byte."""
+        self._stage.reset()
+        self._begin()
+
+    def accept(self, stream: Stream) -> None:
+        """Make ready for a stream that may not start where we are.
+
+        Raises:
+            SizeMismatch: the file has another size than announced.
+        """
+        expected = self._image.compressed_size
+        if expected is None and self._image.compression is None:
+            expected = self._image.size
+        if None not in (stream.total, expected) and stream.total != expected:
+            raise errors.SizeMismatch(
+                str(self._image.ref), what=f'size of {self._location}',
+                expected=f'{expected} bytes', found=f'{stream.total} bytes',
+                hint=(
+                    'The index and the file do not belong together; the '
+                    'repository may be in the middle of an update.'
+                ),
+            )
+        if stream.start != self.offset:
+            self.restart()
+        self.validator = stream.validator
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes of the file at its source."""
+        self.offset += len(chunk)
+        self._write(chunk)
+        self._save(chunk)
+
+    def finish(self) -> Tuple[Digest, ...]:
+        """Check size and digest; return all digests that were made.
+
+        Raises:
+            SizeMismatch, DigestMismatch: it is not the announced image.
+            TransferError: the compressed file is truncated or damaged.
+        """
+        try:
+            self._decoder.finish()
+        except CorruptStream as error:
+            raise self._damaged(error) from None
+        self._stage.finish()
+        image = self._image
+        if image.size is not None and self.produced != image.size:
+            raise self._wrong_size(f'{self.produced} bytes')
+        digests = tuple(
+            Digest(name, hasher.hexdigest())
+            for name, hasher in self._hashers.items()
+        )
+        announced = image.digest
+        for digest in digests:
+            if announced and digest.algorithm == announced.algorithm:
+                if digest != announced:
+                    raise errors.DigestMismatch(
+                        str(image.ref), what=f'{digest.algorithm} of the '
+                        f'image from {self._location}',
+                        expected=announced.value, found=digest.value,
+                        hint=(
+                            'The download was damaged or the repository '
+                            'changed; it was not kept. If it happens again, '
+                            'tell the admin of the repository.'
+                        ),
+                    )
+        return digests
+
+    def _write(self, chunk: bytes) -> None:
+        limit = self._image.size
+        try:
+            for data in self._decoder.feed(chunk):
+                self._hash(data)
+                if limit is not None and self.produced > limit:
+                    raise self._wrong_size('more')
+                self._stage.write(data)
+        except CorruptStream as error:
+            raise self._damaged(error) from None
+
+    def _hash(self, data: bytes) -> None:
+        for hasher in self._hashers.values():
+            hasher.update(data)
+        self.produced += len(data)
+
+    def _save(self, chunk: bytes) -> None:
+        """Remember how far an interrupted run would get."""
+        compressed = self._image.compression is not None
+        if compressed:
+            self._stage.spool(chunk)
+        point = self._decoder.checkpoint
+        step = 1 if compressed else CHECKPOINT_BYTES
+        if point.consumed - self._saved >= step:
+            self._saved = point.consumed
+            self._stage.checkpoint(
+                point.consumed,
+                self._start + point.produced,
+                self.validator,
+                preamble=point.preamble,
+            )
+
+    def _wrong_size(self, found: str) -> errors.SizeMismatch:
+        return errors.SizeMismatch(
+            str(self._image.ref), what='size of the uncompressed image',
+            expected=f'{self._image.size} bytes', found=found,
+            hint='It was not kept; tell the admin of the repository.',
+        )
+
+    def _damaged(self, error: Exception) -> errors.TransferError:
+        return errors.TransferError(
+            self._location, f'the compressed data is damaged: {error}',
+            hint='It was not kept; tell the admin of the repository.',
+        )
+
+
+def _algorithms(image: Image) -> Tuple[str, ...]:
+    """The digest to check, and the sha1 that Lago keeps beside an image."""
+    announced: Dict[str, None] = {}
+    if image.digest:
+        announced[image.digest.algorithm] = None
+    if 'sha1' not in {digest.algorithm for digest in image.digests}:
+        announced['sha1'] = None
+    return tuple(announced)
+

@@ -1,0 +1,60 @@
+"""Check a staged image against the index before anybody opens it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from ..core import errors, qcow2, safety
+from ..core.model import Image
+from ..store import Stage
+
+#: Enough to tell how long the first cluster is.
+FIRST_BYTES = 512
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What the header of a safe image says; `virtual_size` in bytes."""
+
+    format: str
+    virtual_size: int
+
+
+def verify_staged(
+    image: Image, base: Optional[Image], stage: Stage
+) -> Verified:
+    """Check format and header of a complete staged image.
+
+    Args:
+        base: the image that the index gives as base, None for a bottom
+            image.
+
+    Raises:
+        UnsafeImage: the image must not be used; says all that is wrong.
+    """
+    name = str(image.ref)
+    first = stage.head(FIRST_BYTES)
+    if image.format == 'raw' or (
+        image.format is None and not qcow2.is_qcow2(first)
+    ):
+        if base is not None:
+            raise errors.UnsafeImage(name, [
+                f'it is a raw image and cannot stand on {base.ref.short}',
+            ])
+        return Verified('raw', stage.size)
+    try:
+        header = qcow2.parse_header(stage.head(qcow2.head_length(first)))
+    except qcow2.BadHeader as error:
+        raise errors.UnsafeImage(name, [str(error)]) from None
+    dangers = safety.find_dangers(
+        header,
+        expected_backing=(
+            safety.accepted_backings(base.ref, base.handle) if base else None
+        ),
+        file_size=stage.size,
+        virtual_size=image.virtual_size,
+    )
+    if dangers:
+        raise errors.UnsafeImage(name, dangers)
+    return Verified('qcow2', header.virtual_size)

@@ -1,0 +1,60 @@
+"""The lab: real images, repositories, servers and environments for tests.
+
+It stands on the other side of what it tests: it never imports
+``lago_layered_provider`` and knows of it only what a publisher, a web server
+and a user at a shell know. Standard library and command line tools only.
+
+    commands.py      run a tool; ``require`` one (skip on a laptop, fail in CI)
+    images.py        chains and forests of qcow2 images; the guest's bytes
+    tiny_linux.py    a bootable image, a marker per layer, a boot in qemu
+    fat_disk.py      its partition
+    kernel.py        its kernel and initramfs
+    publish.py       a repository directory: compress, sidecars, index
+    dialects.py      what the indexes and sidecars of four publishers look like
+    records.py       requests as a server saw them; how many at a time
+    nginx.py         the well-behaved server
+    rude_server.py   the one that fails on demand
+    faults.py        what can go wrong with an answer, and for which requests
+    ledger.py        its rules and its record of requests
+    response.py      what a correct server answers
+    rude_handler.py  sends that, as badly as asked for
+    environments.py  a LagoInitFile, a store, and the real ``lago`` on them
+
+A walk through all of it::
+
+    forest = make_forest(tmp / 'src', {
+        'base': ImageSpec(8), 'nfs': ImageSpec(2, 'base')})
+    repo = Publisher(tmp / 'www', name='lab')
+    repo.add_forest(forest)
+    repo.write()
+    with Nginx(tmp / 'www') as server:
+        box = LagoSandbox(tmp / 'box', {'vm0': 'nfs'},
+                          repo=server.url + '/repo.metadata')
+        done = box.run('init', '--skip-bootstrap')
+        assert done.code == 0, done.stderr
+        assert guest_digest(box.disk('vm0')) == forest['nfs'].guest_sha256
+"""
+
+from __future__ import annotations
+
+from .commands import have, require, run
+from .dialects import Published
+from .environments import Finished, LagoSandbox
+from .faults import Fault
+from .images import (
+    DiskImage, ImageSpec, backing_chain, flatten, guest_digest, make_chain,
+    make_forest,
+)
+from .nginx import Nginx
+from .publish import Publisher
+from .records import Request, image_requests, max_in_flight
+from .rude_server import RudeServer
+from .tiny_linux import TinyLinux, boot, markers_of
+
+__all__ = [
+    'DiskImage', 'Fault', 'Finished', 'ImageSpec', 'LagoSandbox', 'Nginx',
+    'Published', 'Publisher', 'Request', 'RudeServer', 'TinyLinux',
+    'backing_chain', 'boot', 'flatten', 'guest_digest', 'have',
+    'image_requests', 'make_chain', 'make_forest', 'markers_of',
+    'max_in_flight', 'require', 'run',
+]
