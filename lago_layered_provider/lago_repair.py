@@ -4,8 +4,8 @@ Lago is at its end of life: nothing will be mended there. So its functions
 are repaired in memory when our plugin is loaded. Each repair looks at Lago
 first and leaves alone what works; none changes what Lago does beyond making
 it work. What concerns templates is replaced by `lago_plugin` and not
-repaired here; what only running VMs need is in `lago_repair_vms`, because
-its modules (paramiko, jinja2) are imported late.
+repaired here. Connections and nets are in `lago_repair_libvirt`; what only
+VMs need is in `lago_repair_vms`, because Lago imports that part late.
 
 Two Lagos are meant: 0.46.0 translated to Python 3, whose text still mixes
 bytes and text, and git master, which was written for the Python, PyYAML and
@@ -21,70 +21,20 @@ import io
 import logging
 import os
 import warnings
-from types import CodeType
-from typing import Any, Callable, Iterable, Iterator, Optional, Sequence
+from typing import Any, Iterable, Optional, Sequence
 
-from lago import brctl, utils, virt
+from lago import utils, virt
 from lago.plugins import output
-from lago.providers.libvirt import network
-from lago.providers.libvirt import utils as libvirt_utils
+
+from . import lago_repair_libvirt
+from .lago_repair_tools import Repair, StandIn, mentions
 
 LOGGER = logging.getLogger(__name__)
 
 HASH_CHUNK_BYTES = 1024 * 1024
 
-#: A repair returns whether Lago needed it (and so has it now).
-Repair = Callable[[], bool]
-
 _applied: list[str] = []
 _tried: set[Repair] = set()
-
-
-class StandIn:
-    """A module as the code of one Lago module expects it to be.
-
-    It is put in the place of, for example, the name `yaml` in `lago.utils`.
-    The rejected alternative is to change `yaml` itself, which belongs to
-    everything in the process.
-
-    Args:
-        real: the module to stand in for
-        names: what this one has instead of, or beyond, the real module
-    """
-
-    def __init__(self, real: Any, **names: Any) -> None:
-        self._real = real
-        self.__dict__.update(names)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
-
-
-def mentions(function: Callable[..., Any], *words: str) -> bool:
-    """Tell whether the code of a function uses all these names or strings.
-
-    For code that cannot be tried out without a connection or a VM.
-    """
-    code: CodeType = function.__code__
-    return set(words) <= set(_words(code.co_names + code.co_consts))
-
-
-def _words(values: Iterable[Any]) -> Iterator[str]:
-    for value in values:
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, tuple):  # names of keyword arguments
-            yield from _words(value)
-
-
-def as_text(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a function so that bytes that it returns are decoded."""
-    @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        result = function(*args, **kwargs)
-        return result.decode() if isinstance(result, bytes) else result
-
-    return wrapper
 
 
 def command_status() -> bool:
@@ -230,66 +180,6 @@ def _format_of(path: str) -> Optional[str]:
         return None
 
 
-def net_name() -> bool:
-    """A hash needs bytes; 0.46.0 gives it a net's name of over 10 letters."""
-    if mentions(virt.VirtEnv.prefixed_name, 'encode'):
-        return False
-    virt.hashlib = StandIn(
-        hashlib, sha1=lambda text: hashlib.sha1(text.encode())
-    )
-    return True
-
-
-def libvirt_template() -> bool:
-    """`resource_string` returns bytes; 0.46.0 takes them for a string."""
-    if mentions(libvirt_utils.get_template, 'decode'):
-        return False
-    libvirt_utils.get_template = as_text(libvirt_utils.get_template)
-    return True
-
-
-def network_xml() -> bool:
-    """libvirt wants text; 0.46.0 gives it what lxml returns, bytes."""
-    nat = network.NATNetwork
-    if mentions(nat._libvirt_xml, 'decode'):
-        return False
-    nat._libvirt_xml = as_text(nat._libvirt_xml)
-    return True
-
-
-def bridge_names() -> bool:
-    """What a command prints is bytes; 0.46.0 looks for a name in it."""
-    if mentions(brctl.exists, 'decode'):
-        return False
-
-    def run_command(*args: Any, **kwargs: Any) -> Any:
-        status = utils.run_command(*args, **kwargs)
-        return status._replace(out=status.out.decode())
-
-    brctl.utils = StandIn(utils, run_command=run_command)
-    return True
-
-
-def libvirt_connection() -> bool:
-    """0.46.0 shares one connection, which its first owner closes for all.
-
-    "invalid connection pointer" follows. As in master, each owner gets one.
-    """
-    shared = getattr(libvirt_utils, 'LIBVIRT_CONNECTIONS', None)
-    if shared is None:
-        return False
-    original = libvirt_utils.get_libvirt_connection
-
-    @functools.wraps(original)
-    def get_libvirt_connection(name: str) -> Any:
-        connection = original(name)
-        shared.pop(name, None)
-        return connection
-
-    libvirt_utils.get_libvirt_connection = get_libvirt_connection
-    return True
-
-
 def running_vms() -> bool:
     """See to it that `lago_repair_vms` gets its turn.
 
@@ -310,8 +200,8 @@ def running_vms() -> bool:
 
 REPAIRS: tuple[Repair, ...] = (
     command_status, yaml_loader, file_hash, abstract_mapping, version_order,
-    exception_message, backing_format, net_name, libvirt_template,
-    network_xml, bridge_names, libvirt_connection, running_vms,
+    exception_message, backing_format, *lago_repair_libvirt.REPAIRS,
+    running_vms,
 )
 
 

@@ -6,7 +6,6 @@ left to `lago_repair`, which does it when Lago is about to do the same.
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import select
 import sys
@@ -18,9 +17,7 @@ from lago import service, ssh, sysprep
 from lago.plugins import vm as vm_plugin
 from lago.providers.libvirt import cpu, vm
 
-from .lago_repair import Repair, StandIn, as_text, mentions
-
-LOGGER = logging.getLogger(__name__)
+from .lago_repair_tools import Repair, StandIn, as_text, mentions
 
 SSH_POLL_SECONDS = 0.1
 SSH_CHUNK_BYTES = 32 * 1024

@@ -33,12 +33,15 @@ class Document:
     validator: Optional[str]
 
 
-def make_provider(type_name: str, args: Mapping[str, Any]) -> Provider:
+def make_provider(
+    type_name: str, args: Mapping[str, Any], *, timeout: float = 30
+) -> Provider:
     """Build the provider of a source as its index describes it.
 
     Args:
         type_name: the `type` of the source.
         args: its `args`; they become keyword arguments, as in Lago.
+        timeout: set as the provider's attribute of that name; seconds.
 
     Raises:
         SettingsError: no such type is installed, or it does not take these
@@ -46,7 +49,7 @@ def make_provider(type_name: str, args: Mapping[str, Any]) -> Provider:
     """
     provider_class = _find_class(type_name)
     try:
-        return provider_class(**args)
+        provider = provider_class(**args)
     except (TypeError, ValueError) as error:
         given = ', '.join(f'{key}={value!r}' for key, value in args.items())
         raise SettingsError(
@@ -54,21 +57,23 @@ def make_provider(type_name: str, args: Mapping[str, Any]) -> Provider:
             f'{given or "(none)"}: {error}',
             hint='The index is wrong; tell the admin of the repository.',
         ) from error
+    setattr(provider, 'timeout', timeout)
+    return provider
 
 
 @functools.lru_cache(maxsize=None)
 def _find_class(type_name: str) -> Callable[..., Provider]:
     from stevedore import NamedExtensionManager
 
-    failures: List[Exception] = []
-    manager = NamedExtensionManager(
+    failures: List[BaseException] = []
+    manager: Any = NamedExtensionManager(
         NAMESPACE,
         [type_name],
         on_load_failure_callback=lambda _manager, _entry, error: (
             failures.append(error)
         ),
         # The message of our own error says it.
-        warn_on_missing_entrypoint=False,
+        on_missing_entrypoints_callback=lambda _names: None,
     )
     # The same distribution may be found twice, as installed and as the
     # working directory: only different targets are a conflict.
@@ -96,7 +101,7 @@ def _find_class(type_name: str) -> Callable[..., Provider]:
 def _list_types() -> List[str]:
     from stevedore import ExtensionManager
 
-    manager = ExtensionManager(
+    manager: Any = ExtensionManager(
         NAMESPACE, on_load_failure_callback=lambda *_: None
     )
     return sorted(set(manager.names()))

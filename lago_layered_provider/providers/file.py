@@ -6,7 +6,7 @@ import errno
 import io
 import os
 import stat
-from typing import Optional
+from typing import List, Optional
 
 from ..core.errors import TransferError
 from ..transfer.ports import FileInfo
@@ -161,7 +161,8 @@ def read_file_document(
         info = _inform(file)
         if validator is not None and validator == info.validator:
             return Document(None, validator)
-        chunks, size = [], 0
+        chunks: List[bytes] = []
+        size = 0
         while True:
             try:
                 data = file.read(1 << 20)

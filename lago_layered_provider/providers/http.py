@@ -53,9 +53,17 @@ _NETWORK_ERRORS = (
 
 _BAD_REQUESTS = (
     requests.TooManyRedirects,
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.MissingSchema,
     ssl.SSLCertVerificationError,
-    ValueError,  # requests.exceptions.InvalidURL and its like are
+    UnicodeError,
 )
+
+
+def _hide_password(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition('@')[2]).geturl()
 
 
 def _explain(error: BaseException, timeout: float) -> Tuple[str, bool]:
@@ -172,7 +180,7 @@ def _find_validator(headers: Mapping[str, str]) -> Optional[str]:
         return tag if tag.startswith('"') else None
     changed = _parse_date(headers.get('Last-Modified'))
     now = _parse_date(headers.get('Date'))
-    if changed and now and now - changed >= datetime.timedelta(seconds=1):
+    if changed and now and now - changed >= _STRONG_DATE_AGE:
         return headers['Last-Modified']
     return None
 
@@ -215,7 +223,7 @@ class HttpProvider(LagoMethods):
             be set later too.
     """
 
-    sidecar_suffixes = ('.xz', '')
+    sidecar_suffixes: Tuple[str, ...] = ('.xz', '')
 
     def __init__(self, baseurl: str, *, timeout: float = 30) -> None:
         if not isinstance(baseurl, str) or not urlsplit(baseurl).netloc:
@@ -229,8 +237,7 @@ class HttpProvider(LagoMethods):
 
     def locate(self, path: str) -> str:
         """Return the URL of `path`, without a password."""
-        parts = urlsplit(self._url(path))
-        return parts._replace(netloc=parts.netloc.rpartition('@')[2]).geturl()
+        return _hide_password(self._url(path))
 
     def stat(self, path: str) -> FileInfo:
         """Ask with HEAD, or GET where HEAD is not allowed."""
@@ -328,7 +335,9 @@ class HttpProvider(LagoMethods):
         session: requests.Session = self._local.session
         with _network(self.locate(path), self.timeout):
             return session.request(
-                method, self._url(path), headers=headers, stream=True,
+                method, self._url(path), headers=headers,
+                # Only an answer that was read frees its connection.
+                stream=method != 'HEAD',
                 timeout=self.timeout, allow_redirects=True,
             )
 
@@ -429,10 +438,11 @@ def fetch_document(
     Unlike images, documents are decoded when the server compresses them.
     """
     headers = dict(_HEADERS)
+    shown = _hide_password(url)
     if validator is not None:
         tag = validator.startswith(('"', 'W/'))
         headers['If-None-Match' if tag else 'If-Modified-Since'] = validator
-    with requests.Session() as session, _network(url, timeout):
+    with requests.Session() as session, _network(shown, timeout):
         response = session.get(
             url, headers=headers, stream=True, timeout=timeout
         )
@@ -440,18 +450,30 @@ def fetch_document(
             if response.status_code == 304 and validator is not None:
                 return Document(None, validator)
             if response.status_code != 200:
-                _refuse(url, response)
-            body = _read_body(url, response, limit)
+                _refuse(shown, response)
+            body = _read_body(shown, response, limit)
     found = response.headers
     return Document(body, found.get('ETag') or found.get('Last-Modified'))
 
 
 def _read_body(url: str, response: requests.Response, limit: int) -> bytes:
-    announced = _parse_size(response.headers) or 0
-    chunks, size = [], 0
-    # Whatever was announced, no more than the limit is ever kept.
-    while announced <= limit:
-        data = next(response.iter_content(READ_BYTES), b'')
-        break
-    del data, chunks, size
-    return b''
+    """Read an answer whole, never more of it than `limit` bytes."""
+    announced = _parse_size(response.headers)
+    chunks, size = [], announced or 0
+    if size <= limit:
+        size = 0
+        for data in response.iter_content(READ_BYTES):
+            chunks.append(data)
+            size += len(data)
+            if size > limit:
+                break
+    if size > limit:
+        raise TransferError(url, f'too large: more than {limit} bytes')
+    encoded = 'Content-Encoding' in response.headers
+    # urllib3 1.26 takes a cut answer for a whole one.
+    if announced is not None and size < announced and not encoded:
+        raise TransferError(
+            url, f'the connection ended after {size} of {announced} bytes',
+            retryable=True,
+        )
+    return b''.join(chunks)

@@ -73,7 +73,6 @@ def commit_staged(
     _seal(paths.staged(name))
     os.rename(paths.staged(name), paths.image(name))
     files.sync_directory(paths.root)
-    files.sync_directory(paths.partial)
     progress.remove_staged(paths, name)
 
 

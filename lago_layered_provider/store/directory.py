@@ -215,19 +215,22 @@ class Store:
             self._paths.lock(name), what=what, cancelled=cancelled,
             waiting=waiting,
         )
+        # In a `try` from the beginning: a signal may raise right after the
+        # lock was taken.
         try:
-            with files.disk_errors(self.root):
-                lock.acquire(timeout)
-        except lockfile.LockError as error:
-            raise errors.LockTimeout(
-                f'{name} is locked by {lock.holder()}; waited {timeout:g} '
-                f'seconds for it',
-                hint='Run it again later, or with a longer lock_timeout.',
-            ) from error
-        try:
+            try:
+                with files.disk_errors(self.root):
+                    lock.acquire(timeout)
+            except lockfile.LockError as error:
+                raise errors.LockTimeout(
+                    f'{name} is locked by {lock.holder()}; waited '
+                    f'{timeout:g} seconds for it',
+                    hint='Run it again later, or with a longer lock_timeout.',
+                ) from error
             yield
         finally:
-            lock.release()
+            if lock.i_am_locking():
+                lock.release()
 
     def _find_base(
         self, name: str, base: Optional[str]

@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import secrets
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, Optional, Tuple
 
 from ..core import errors
 
@@ -117,10 +117,10 @@ def existing_parent(path: str) -> str:
     return path
 
 
-def free_bytes(path: str) -> int:
-    """Return what an ordinary user may still write at `path`."""
+def measure(path: str) -> Tuple[int, int]:
+    """Return what an ordinary user may still write at `path`, and in all."""
     stat = os.statvfs(existing_parent(path))
-    return stat.f_bavail * stat.f_frsize
+    return stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize
 
 
 @contextlib.contextmanager
@@ -161,6 +161,6 @@ def _store_error(
 
 def _describe_room(root: str) -> str:
     try:
-        return f'{free_bytes(root)} bytes free'
+        return f'{measure(root)[0]} bytes free'
     except OSError:
         return 'unknown how much is free'

@@ -163,12 +163,13 @@ class ImageLock(lockfile.LockBase):
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _is_path(fd, self.path):
-                    self._fd = fd
                     self._sign(fd)
+                    self._fd = fd
                     return True
             except BlockingIOError:
                 return False
             finally:
+                # A signal may raise anywhere: what is not held is closed.
                 if self._fd != fd:
                     os.close(fd)
 

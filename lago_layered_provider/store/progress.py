@@ -20,6 +20,7 @@ class Progress:
         validator: the state of the file on the server.
         consumed: offset in the file on the server, in bytes.
         produced: bytes of the image that were made of what lies before it.
+        preamble: what a decompressor must know to begin there.
         verified: set when the image is complete and proven.
     """
 
@@ -27,6 +28,7 @@ class Progress:
     validator: Optional[str] = None
     consumed: int = 0
     produced: int = 0
+    preamble: bytes = b''
     verified: Optional[records.Record] = None
 
     def to_json(self) -> Dict[str, Any]:
@@ -36,6 +38,7 @@ class Progress:
             'validator': self.validator,
             'consumed': self.consumed,
             'produced': self.produced,
+            'preamble': self.preamble.hex(),
             'verified': self.verified and self.verified.to_json(),
         }
 
@@ -51,6 +54,7 @@ class Resume:
     validator: Optional[str]
     consumed: int
     produced: int
+    preamble: bytes
     spooled: int
 
 
@@ -71,8 +75,13 @@ def read_progress(paths: layout.Layout, name: str) -> Optional[Progress]:
         or not records.is_count(produced)
     ):
         return None
+    try:
+        preamble = bytes.fromhex(str(value.get('preamble')))
+    except ValueError:
+        return None
     return Progress(
-        identity, validator, int(str(consumed)), int(str(produced)), verified
+        identity, validator, int(str(consumed)), int(str(produced)),
+        preamble, verified,
     )
 
 

@@ -45,10 +45,11 @@ class Space:
                 if name not in names:
                     needs[name] = max(size, needs.get(name, 0))
         with files.disk_errors(self._paths.root):
-            free = files.free_bytes(self._paths.root)
+            free, total = files.measure(self._paths.root)
         return plan.Room(
             directory=self._paths.root,
             free=free,
+            total=total,
             reserved=sum(map(self._still_needed, needs, needs.values())),
         )
 

@@ -75,7 +75,8 @@ class Stage:
                 self._spool.remove()
         self._position = now.produced
         return progress.Resume(
-            now.validator, now.consumed, now.produced, self._spool.size
+            now.validator, now.consumed, now.produced, now.preamble,
+            self._spool.size,
         )
 
     def replay(self) -> Iterator[bytes]:
@@ -108,7 +109,12 @@ class Stage:
             self._spool.append(data)
 
     def checkpoint(
-        self, consumed: int, produced: int, validator: Optional[str]
+        self,
+        consumed: int,
+        produced: int,
+        validator: Optional[str],
+        *,
+        preamble: bytes = b'',
     ) -> None:
         """Say what was made of the bytes received.
 
@@ -121,6 +127,7 @@ class Stage:
             produced: bytes of the image made of what lies before it; all
                 written.
             validator: the state of the file on the server.
+            preamble: what a decompressor must know to begin there.
         """
         before = self._progress.consumed
         if consumed < before or produced > self._position:
@@ -130,7 +137,7 @@ class Stage:
             )
         now = replace(
             self._progress, consumed=consumed, produced=produced,
-            validator=validator,
+            validator=validator, preamble=preamble,
         )
         with files.disk_errors(self._paths.root):
             # A hole at the end is no part of the file until it is told; a

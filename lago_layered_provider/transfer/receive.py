@@ -83,6 +83,10 @@ class Receiver:
         if stream.start != self.offset:
             self.restart()
         self.validator = stream.validator
+        if self.offset == 0:
+            # What is spooled before the first checkpoint belongs to this
+            # state of the file, too.
+            self._stage.checkpoint(0, 0, self.validator)
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes of the file at its source."""

@@ -19,6 +19,8 @@ and a user at a shell know. Standard library and command line tools only.
     response.py      what a correct server answers
     rude_handler.py  sends that, as badly as asked for
     environments.py  a LagoInitFile, a store, and the real ``lago`` on them
+    showcase.py      the demo's repository
+    report.py        steps, paragraphs and tables, for people
 
 A walk through all of it::
 

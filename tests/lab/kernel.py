@@ -92,7 +92,8 @@ def _download(directory: Path) -> Path:
         names = [
             line.split()[-1] for line in out.splitlines() if 'Depends:' in line
         ]
-        run('apt-get', 'download', '-q', names[0], cwd=directory)
+        run('apt-get', '-q', '-o', 'Acquire::Retries=3', 'download',
+            names[0], cwd=directory)
     except (RuntimeError, IndexError) as error:
         unavailable(
             f'cannot download {KERNEL_PACKAGE}; install it, or run '

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import lzma
 import struct
+import sys
 import zlib
 from typing import Any, List, Optional, Sequence, Tuple
 
@@ -24,11 +26,10 @@ KINDS = ('gz', 'zst', 'xz', 'xz blocks')
 
 
 def zstd_module() -> Any:
-    try:
-        from compression import zstd
-    except ImportError:
-        from backports import zstd
-    return zstd
+    new = sys.version_info >= (3, 14)
+    return importlib.import_module(
+        'compression.zstd' if new else 'backports.zstd'
+    )
 
 
 def integer(value: int) -> bytes:

@@ -1,0 +1,81 @@
+"""The repairs of `lago_repair` around libvirt's connections and nets.
+
+All of them are for 0.46.0, whose translation mixes bytes and text.
+"""
+from __future__ import annotations
+
+import functools
+import hashlib
+from typing import Any
+
+from lago import brctl, utils, virt
+from lago.providers.libvirt import network
+from lago.providers.libvirt import utils as libvirt_utils
+
+from .lago_repair_tools import Repair, StandIn, as_text, mentions
+
+
+def net_name() -> bool:
+    """A hash needs bytes; 0.46.0 gives it a net's name of over 10 letters."""
+    if mentions(virt.VirtEnv.prefixed_name, 'encode'):
+        return False
+    virt.hashlib = StandIn(
+        hashlib, sha1=lambda text: hashlib.sha1(text.encode())
+    )
+    return True
+
+
+def libvirt_template() -> bool:
+    """`resource_string` returns bytes; 0.46.0 takes them for a string."""
+    if mentions(libvirt_utils.get_template, 'decode'):
+        return False
+    libvirt_utils.get_template = as_text(libvirt_utils.get_template)
+    return True
+
+
+def network_xml() -> bool:
+    """libvirt wants text; 0.46.0 gives it what lxml returns, bytes."""
+    nat = network.NATNetwork
+    if mentions(nat._libvirt_xml, 'decode'):
+        return False
+    nat._libvirt_xml = as_text(nat._libvirt_xml)
+    return True
+
+
+def bridge_names() -> bool:
+    """What a command prints is bytes; 0.46.0 looks for a name in it."""
+    if mentions(brctl.exists, 'decode'):
+        return False
+
+    def run_command(*args: Any, **kwargs: Any) -> Any:
+        status = utils.run_command(*args, **kwargs)
+        return status._replace(out=status.out.decode())
+
+    brctl.utils = StandIn(utils, run_command=run_command)
+    return True
+
+
+def libvirt_connection() -> bool:
+    """0.46.0 shares one connection, which its first owner closes for all.
+
+    "invalid connection pointer" follows. As in master, each owner gets one.
+    """
+    shared = getattr(libvirt_utils, 'LIBVIRT_CONNECTIONS', None)
+    if shared is None:
+        return False
+    original = libvirt_utils.get_libvirt_connection
+
+    @functools.wraps(original)
+    def get_libvirt_connection(name: str) -> Any:
+        connection = original(name)
+        shared.pop(name, None)
+        return connection
+
+    libvirt_utils.get_libvirt_connection = get_libvirt_connection
+    return True
+
+
+REPAIRS: tuple[Repair, ...] = (
+    net_name, libvirt_template, network_xml, bridge_names,
+    libvirt_connection,
+)

@@ -1,0 +1,814 @@
+"""Providers against real servers, real files and real compressors."""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import hashlib
+import http.server
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
+
+import pytest
+
+from lago_layered_provider.core import xz
+from lago_layered_provider.core.errors import SettingsError, TransferError
+from lago_layered_provider.providers import make_provider, read_document
+from lago_layered_provider.providers.file import FileProvider
+from lago_layered_provider.providers.http import HttpProvider
+from lago_layered_provider.transfer.decode import Checkpoint, make_decoder
+from lago_layered_provider.transfer.ports import Provider, Stream
+
+DATA = b''.join(
+    hashlib.sha256(str(count).encode()).digest() for count in range(20000)
+)
+LONG_AGO = 1_400_000_000
+
+
+def need(tool: str) -> str:
+    """Return the path of a program; without it skip, or fail in CI."""
+    found = shutil.which(tool, path=os.environ['PATH'] + ':/usr/sbin')
+    if found:
+        return found
+    if os.environ.get('CI') == 'true':
+        pytest.fail(f'{tool} is missing')
+    pytest.skip(f'{tool} is missing')
+
+
+def read_all(stream: Stream) -> bytes:
+    chunks: List[bytes] = []
+    while True:
+        data = stream.read(1 << 20)
+        if not data:
+            stream.close()
+            return b''.join(chunks)
+        chunks.append(data)
+
+
+def fails(call: Callable[[], Any]) -> TransferError:
+    with pytest.raises(TransferError) as caught:
+        call()
+    return caught.value
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A source with one image and its sidecars."""
+    path = tmp_path / 'images'
+    (path / 'sub').mkdir(parents=True)
+    (path / 'el7').write_bytes(DATA)
+    (path / 'sub' / 'with space').write_bytes(b'spacious')
+    (path / 'el7.hash').write_text(hashlib.sha1(DATA).hexdigest() + '\n')
+    (path / 'el7.metadata').write_text('{"distro": "el7"}')
+    for name in path.rglob('*'):
+        os.utime(name, (LONG_AGO, LONG_AGO))
+    return path
+
+
+# nginx: the good server.
+
+NGINX = '''
+daemon off; master_process off; pid {dir}/pid; error_log {dir}/error;
+events {{}}
+http {{
+  client_body_temp_path {dir}/t1; proxy_temp_path {dir}/t2;
+  fastcgi_temp_path {dir}/t3; uwsgi_temp_path {dir}/t4;
+  scgi_temp_path {dir}/t5;
+  log_format short '$connection'; access_log {dir}/log short;
+  gzip on; gzip_types *; gzip_min_length 1;
+  server {{ listen 127.0.0.1:{port}; root {root}; etag {etag}; }}
+}}
+'''
+
+
+def free_port() -> int:
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@contextlib.contextmanager
+def nginx_over(root: Path, place: Path, etag: str) -> Iterator[str]:
+    program, port = need('nginx'), free_port()
+    place.mkdir()
+    (place / 'conf').write_text(NGINX.format(
+        dir=place, port=port, root=root, etag=etag
+    ))
+    process = subprocess.Popen(
+        [program, '-p', str(place), '-c', str(place / 'conf')],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(200):
+            with contextlib.suppress(OSError):
+                socket.create_connection(('127.0.0.1', port)).close()
+                break
+            time.sleep(0.05)
+        yield f'http://127.0.0.1:{port}'
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(params=['on', 'off'], ids=['etag', 'date'])
+def nginx(
+    root: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[str]:
+    """The base URL of an nginx over `root`, with entity tags or without."""
+    with nginx_over(root, tmp_path / 'nginx', request.param) as url:
+        yield url
+
+
+def test_nginx_whole_and_ranges(nginx: str) -> None:
+    provider = HttpProvider(nginx)
+    info = provider.stat('el7')
+    assert info.size == len(DATA)
+    assert info.validator
+    whole = provider.open('el7')
+    assert (whole.start, whole.total) == (0, len(DATA))
+    assert whole.validator == info.validator
+    assert read_all(whole) == DATA
+    for start, end in ((0, 10), (7, None), (100, 100100), (5, 10 ** 9)):
+        part = provider.open(
+            'el7', start=start, end=end, validator=info.validator
+        )
+        assert (part.start, part.total) == (start, len(DATA))
+        assert read_all(part) == DATA[start:end]
+
+
+def test_nginx_complete_already(nginx: str) -> None:
+    provider = HttpProvider(nginx)
+    stream = provider.open('el7', start=len(DATA))
+    assert (stream.start, stream.total) == (len(DATA), len(DATA))
+    assert read_all(stream) == b''
+
+
+def test_nginx_past_the_end_begins_again(nginx: str) -> None:
+    stream = HttpProvider(nginx).open('el7', start=len(DATA) + 1)
+    assert stream.start == 0
+    assert read_all(stream) == DATA
+
+
+def test_nginx_changed_file_begins_again(nginx: str, root: Path) -> None:
+    provider = HttpProvider(nginx)
+    validator = provider.stat('el7').validator
+    (root / 'el7').write_bytes(DATA[::-1])
+    os.utime(root / 'el7', (LONG_AGO + 9, LONG_AGO + 9))
+    stream = provider.open('el7', start=100, validator=validator)
+    assert stream.start == 0
+    assert stream.validator != validator
+    assert read_all(stream) == DATA[::-1]
+
+
+def test_nginx_quoting(nginx: str) -> None:
+    provider = HttpProvider(nginx)
+    for handle in ('sub/with space', 'sub/with%20space'):
+        assert read_all(provider.open(handle)) == b'spacious'
+
+
+def test_nginx_missing(nginx: str) -> None:
+    provider = HttpProvider(nginx)
+    for call in (provider.stat, provider.open):
+        error = fails(lambda: call('el8'))
+        assert error.status == 404
+        assert not error.retryable
+        assert error.reason == 'HTTP 404 Not Found'
+        assert error.url == f'{nginx}/el8'
+
+
+def test_nginx_connection_is_kept(nginx: str, tmp_path: Path) -> None:
+    provider = HttpProvider(nginx)
+    for _ in range(3):
+        provider.stat('el7')
+        fails(lambda: provider.open('el8'))
+        read_all(provider.open('el7'))
+        read_all(provider.open('el7', start=len(DATA) - 9))
+    connections = (tmp_path / 'nginx' / 'log').read_text().split()
+    assert len(connections) == 12
+    assert len(set(connections)) == 1
+
+
+def test_nginx_document(nginx: str) -> None:
+    url = f'{nginx}/el7.metadata'
+    document = read_document(url, limit=100)
+    assert document.body == b'{"distro": "el7"}'
+    again = read_document(url, limit=100, validator=document.validator)
+    assert (again.body, again.validator) == (None, document.validator)
+    assert 'too large' in fails(lambda: read_document(url, limit=5)).reason
+    assert fails(lambda: read_document(f'{nginx}/no', limit=5)).status == 404
+
+
+# Both types: Lago's methods.
+
+
+@pytest.mark.parametrize('kind', ['http', 'file'])
+@pytest.mark.parametrize('tool, suffix', [
+    ('xz', '.xz'), ('zstd', '.zst'), ('gzip', '.gz'), (None, ''),
+])
+def test_lago_methods(
+    kind: str, tool: Optional[str], suffix: str, root: Path, tmp_path: Path
+) -> None:
+    if tool:
+        subprocess.run([need(tool), '-1qf', str(root / 'el7')], check=True)
+        (root / 'el7').unlink(missing_ok=True)
+    dest = tmp_path / 'image'
+    with contextlib.ExitStack() as stack:
+        provider: Any = FileProvider(str(root))
+        if kind == 'http':
+            provider = HttpProvider(stack.enter_context(
+                nginx_over(root, tmp_path / 'nginx', 'on')
+            ))
+        for handle in ('el7', 'el7' + suffix):
+            provider.download_image(handle, str(dest))
+            assert dest.read_bytes() == DATA
+        assert provider.get_hash('el7') == hashlib.sha1(DATA).hexdigest()
+        assert provider.get_metadata('el7') == {'distro': 'el7'}
+        assert fails(lambda: provider.get_hash('el8')).status == 404
+
+
+def test_sidecar_of_the_compressed_file_comes_first(root: Path) -> None:
+    """That is Lago's order over HTTP."""
+    (root / 'el7.xz.metadata').write_text('{"distro": "xz"}')
+    with serving(
+        lambda *args: QuietFiles(*args, directory=str(root))
+    ) as url:
+        assert HttpProvider(url).get_metadata('el7') == {'distro': 'xz'}
+    assert FileProvider(str(root)).get_metadata('el7') == {'distro': 'el7'}
+
+
+def test_lago_methods_on_bad_files(root: Path, tmp_path: Path) -> None:
+    provider = FileProvider(str(root))
+    (root / 'bad.xz').write_bytes(b'<html>')
+    (root / 'bad.metadata').write_text('[]')
+    (root / 'bad.hash').write_text('')
+    dest = tmp_path / 'image'
+    fails(lambda: provider.download_image('bad', str(dest)))
+    assert not dest.exists()
+    assert 'object' in fails(lambda: provider.get_metadata('bad')).reason
+    assert 'empty' in fails(lambda: provider.get_hash('bad')).reason
+
+
+# Python's own server: no Range.
+
+
+@contextlib.contextmanager
+def serving(
+    handler: Callable[..., http.server.BaseHTTPRequestHandler]
+) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield f'http://127.0.0.1:{server.server_address[1]}'
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class QuietFiles(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+def test_server_without_range(root: Path) -> None:
+    with serving(
+        lambda *args: QuietFiles(*args, directory=str(root))
+    ) as url:
+        provider = HttpProvider(url)
+        info = provider.stat('el7')
+        stream = provider.open('el7', start=100, validator=info.validator)
+        assert (stream.start, stream.total) == (0, len(DATA))
+        assert read_all(stream) == DATA
+        assert read_all(provider.open('el7', start=10, end=20)) == DATA[:20]
+
+
+# A server that misbehaves.
+
+Answer = Tuple[int, Dict[str, str], Union[bytes, Callable[[Any], None]]]
+
+
+class Rude:
+    """Answers by a script: a function of the request's headers."""
+
+    def __init__(self, script: Callable[[Any], Answer]) -> None:
+        self.requests: List[Tuple[str, Dict[str, str]]] = []
+        rude = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = 'HTTP/1.1'
+
+            def do_GET(self) -> None:
+                rude.requests.append((self.command, dict(self.headers)))
+                status, headers, body = script(self)
+                self.send_response(status)
+                if isinstance(body, bytes):
+                    headers.setdefault('Content-Length', str(len(body)))
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                if self.command == 'HEAD':
+                    return
+                if isinstance(body, bytes):
+                    self.wfile.write(body)
+                else:
+                    body(self)
+                    self.close_connection = True
+
+            do_HEAD = do_GET
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.handler = Handler
+
+
+@contextlib.contextmanager
+def rude(
+    script: Callable[[Any], Answer]
+) -> Iterator[Tuple[HttpProvider, Rude]]:
+    server = Rude(script)
+    with serving(server.handler) as url:
+        yield HttpProvider(url, timeout=5), server
+
+
+def send(data: bytes) -> Callable[[Any], None]:
+    def write(request: Any) -> None:
+        request.wfile.write(data)
+
+    return write
+
+
+def test_cut_body() -> None:
+    with rude(
+        lambda _: (200, {'Content-Length': '100'}, send(b'x' * 40))
+    ) as (provider, _):
+        stream = provider.open('el7')
+        assert stream.total == 100
+        error = fails(lambda: read_all(stream))
+        assert error.retryable
+        assert 'of 100 bytes' in error.reason
+        url = provider.locate('el7')
+        error = fails(lambda: read_document(url, limit=1000))
+        assert error.retryable
+
+
+def test_cut_chunked_body() -> None:
+    chunks = b'5\r\nhello\r\n' + b'10\r\nshort'
+    with rude(
+        lambda _: (200, {'Transfer-Encoding': 'chunked'}, send(chunks))
+    ) as (provider, _):
+        stream = provider.open('el7')
+        assert stream.total is None
+        assert fails(lambda: read_all(stream)).retryable
+
+
+def test_whole_chunked_body() -> None:
+    chunks = b'5\r\nhello\r\n0\r\n\r\n'
+    with rude(
+        lambda _: (200, {'Transfer-Encoding': 'chunked'}, send(chunks))
+    ) as (provider, _):
+        assert read_all(provider.open('el7')) == b'hello'
+
+
+@pytest.mark.parametrize('keep', ['close', 'keep-alive'])
+def test_abort_wakes_a_stalled_reader(keep: str) -> None:
+    release = threading.Event()
+
+    def stall(request: Any) -> None:
+        request.wfile.write(b'x' * 10)
+        request.wfile.flush()
+        release.wait(20)
+
+    with rude(lambda _: (
+        200, {'Content-Length': '100', 'Connection': keep}, stall
+    )) as (provider, _):
+        provider.timeout = 30
+        stream = provider.open('el7')
+        caught: List[TransferError] = []
+        reader = threading.Thread(
+            target=lambda: caught.append(fails(lambda: read_all(stream)))
+        )
+        reader.start()
+        time.sleep(0.3)
+        began = time.monotonic()
+        stream.abort()
+        reader.join(5)
+        waited = time.monotonic() - began
+        release.set()
+        stream.close()
+        stream.close()
+        assert waited < 1
+        assert caught[0].reason == 'the transfer was stopped'
+        assert not caught[0].retryable
+
+
+def test_late_abort_does_not_hit_the_next_stream() -> None:
+    with rude(lambda _: (200, {}, DATA)) as (provider, _):
+        first = provider.open('el7')
+        chunk = b''
+        while len(chunk) < len(DATA):
+            chunk += first.read(1 << 20)
+        second = provider.open('el7')
+        first.abort()
+        assert read_all(second) == DATA
+
+
+def test_stall_ends_by_timeout() -> None:
+    release = threading.Event()
+
+    def stall(request: Any) -> None:
+        release.wait(9)
+
+    with rude(
+        lambda _: (200, {'Content-Length': '9'}, stall)
+    ) as (provider, _):
+        provider.timeout = 0.3
+        stream = provider.open('el7')
+        error = fails(lambda: stream.read(9))
+        release.set()
+        assert error.retryable
+        assert 'no answer within 0.3 s' in error.reason
+
+
+def http_date(seconds: float) -> str:
+    return email.utils.formatdate(time.time() + seconds, usegmt=True)
+
+
+@pytest.mark.parametrize('status, retryable', [
+    (503, True), (500, True), (502, True), (429, True), (408, True),
+    (425, True), (501, False), (403, False), (401, False), (204, False),
+])
+def test_statuses(status: int, retryable: bool) -> None:
+    with rude(lambda _: (status, {}, b'')) as (provider, _):
+        error = fails(lambda: provider.open('el7'))
+        assert (error.status, error.retryable) == (status, retryable)
+        assert error.reason.startswith(f'HTTP {status} ')
+        assert error.retry_after is None
+
+
+@pytest.mark.parametrize('value, low, high', [
+    ('7', 7, 7), (http_date(60), 50, 70), (http_date(-60), 0, 0),
+])
+def test_retry_after(value: str, low: float, high: float) -> None:
+    with rude(lambda _: (503, {'Retry-After': value}, b'')) as (provider, _):
+        found = fails(lambda: provider.open('el7')).retry_after
+        assert found is not None
+        assert low <= found <= high
+
+
+@pytest.mark.parametrize('value', ['soon', '-5', '1e9', 'nan'])
+def test_retry_after_without_sense(value: str) -> None:
+    with rude(lambda _: (503, {'Retry-After': value}, b'')) as (provider, _):
+        assert fails(lambda: provider.open('el7')).retry_after is None
+
+
+def ranged(first: int, total: object, tag: str) -> Callable[[Any], Answer]:
+    """Answer a range with a Content-Range of one's own."""
+
+    def script(request: Any) -> Answer:
+        if 'Range' not in request.headers:
+            return 200, {'ETag': tag}, DATA
+        return 206, {
+            'ETag': tag,
+            'Content-Range': f'bytes {first}-{len(DATA) - 1}/{total}',
+        }, DATA[first:]
+
+    return script
+
+
+@pytest.mark.parametrize('first, tag, start', [
+    (100, '"a"', 100),
+    # Another range than the one asked for.
+    (90, '"a"', 0),
+    # If-Range was ignored although the file changed.
+    (100, '"b"', 0),
+])
+@pytest.mark.parametrize('total', [len(DATA), '*'])
+def test_content_range(
+    first: int, tag: str, start: int, total: object
+) -> None:
+    with rude(ranged(first, total, tag)) as (provider, server):
+        stream = provider.open('el7', start=100, validator='"a"')
+        assert stream.start == start
+        assert read_all(stream) == DATA[start:]
+        asked = server.requests[0][1]
+        assert asked['Range'] == 'bytes=100-'
+        assert asked['If-Range'] == '"a"'
+        assert asked['Accept-Encoding'] == 'identity'
+
+
+def test_range_answered_in_part() -> None:
+    """A server may send less than asked for; the rest is to be asked."""
+    with rude(lambda _: (206, {
+        'Content-Range': f'bytes 10-19/{len(DATA)}',
+    }, DATA[10:20])) as (provider, _):
+        stream = provider.open('el7', start=10)
+        assert stream.read(100) == DATA[10:20]
+        assert fails(lambda: stream.read(100)).retryable
+
+
+def test_unasked_range_is_refused() -> None:
+    with rude(lambda _: (206, {
+        'Content-Range': 'bytes 5-9/10',
+    }, b'56789')) as (provider, _):
+        error = fails(lambda: provider.open('el7', start=3))
+        assert (error.status, error.retryable) == (206, False)
+
+
+@pytest.mark.parametrize('headers, expected', [
+    ({'ETag': '"a"', 'Last-Modified': http_date(-99)}, '"a"'),
+    ({'ETag': 'W/"a"', 'Last-Modified': http_date(-99)}, None),
+    ({'Last-Modified': 'Thu, 01 Jan 2015 00:00:00 GMT'},
+     'Thu, 01 Jan 2015 00:00:00 GMT'),
+    # Changed in the second of the answer, or later.
+    ({'Last-Modified': http_date(60)}, None),
+    ({'Last-Modified': 'yesterday'}, None),
+    ({}, None),
+])
+def test_validators(
+    headers: Dict[str, str], expected: Optional[str]
+) -> None:
+    with rude(lambda _: (200, dict(headers), b'x')) as (provider, _):
+        assert provider.stat('el7').validator == expected
+        assert provider.open('el7').validator == expected
+
+
+@pytest.mark.parametrize('status', [405, 501])
+def test_server_without_head(status: int) -> None:
+    def script(request: Any) -> Answer:
+        return (status if request.command == 'HEAD' else 200), {}, DATA
+
+    with rude(script) as (provider, server):
+        assert provider.stat('el7').size == len(DATA)
+        assert [method for method, _ in server.requests] == ['HEAD', 'GET']
+
+
+def test_redirect_to_another_host() -> None:
+    with rude(lambda _: (200, {}, DATA)) as (there, server):
+        with rude(lambda request: (
+            302, {'Location': there.baseurl + request.path}, b''
+        )) as (here, _):
+            assert here.stat('el7').size == len(DATA)
+            assert read_all(here.open('el7')) == DATA
+            server.requests.clear()
+            read_all(here.open('el7', start=5))
+            assert server.requests[0][1]['Range'] == 'bytes=5-'
+
+
+def test_redirects_without_end() -> None:
+    with rude(lambda _: (302, {'Location': '/round'}, b'')) as (provider, _):
+        assert not fails(lambda: provider.open('el7')).retryable
+
+
+def test_document_larger_than_announced_or_allowed() -> None:
+    def script(request: Any) -> Answer:
+        if request.path == '/announced':
+            return 200, {'Content-Length': str(1 << 40)}, send(b'x')
+        endless = b'400\r\n' + b'x' * 1024 + b'\r\n'
+        return 200, {'Transfer-Encoding': 'chunked'}, send(endless * 2000)
+
+    with rude(script) as (provider, _):
+        for path in ('announced', 'endless'):
+            error = fails(lambda: read_document(
+                provider.locate(path), limit=1 << 20
+            ))
+            assert error.reason == 'too large: more than 1048576 bytes'
+
+
+def test_nobody_there() -> None:
+    provider = HttpProvider(f'http://127.0.0.1:{free_port()}')
+    error = fails(lambda: provider.open('el7'))
+    assert error.reason == 'connection refused'
+    assert error.retryable
+
+
+def test_unknown_name() -> None:
+    error = fails(lambda: HttpProvider('http://no-such.invalid').open('x'))
+    assert error.reason == 'name not known'
+
+
+def test_password_is_not_shown() -> None:
+    url = f'http://me:secret@127.0.0.1:{free_port()}'
+    for error in (
+        fails(lambda: HttpProvider(url).open('x')),
+        fails(lambda: read_document(url, limit=1)),
+    ):
+        assert 'secret' not in str(error)
+
+
+# Files.
+
+
+def test_file(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('IMAGES', str(root))
+    provider = FileProvider('$IMAGES')
+    info = provider.stat('el7')
+    assert info.size == len(DATA)
+    assert read_all(provider.open('el7')) == DATA
+    for start, end in ((5, None), (5, 50), (len(DATA), None)):
+        stream = provider.open(
+            'el7', start=start, end=end, validator=info.validator
+        )
+        assert (stream.start, stream.total) == (start, len(DATA))
+        assert read_all(stream) == DATA[start:end]
+    assert provider.open('el7', start=len(DATA) + 1).start == 0
+    (root / 'el7').write_bytes(b'changed')
+    stream = provider.open('el7', start=5, validator=info.validator)
+    assert stream.start == 0
+    assert read_all(stream) == b'changed'
+
+
+def test_file_that_is_none(root: Path) -> None:
+    provider = FileProvider(str(root))
+    os.mkfifo(root / 'fifo')
+    assert fails(lambda: provider.open('el8')).status == 404
+    assert fails(lambda: provider.stat('el7/below')).status == 404
+    for name in ('fifo', 'sub'):
+        assert 'regular' in fails(lambda: provider.open(name)).reason
+
+
+def test_file_cut_while_read(root: Path) -> None:
+    stream = FileProvider(str(root)).open('el7')
+    os.truncate(root / 'el7', 10)
+    stream.read(10)
+    assert fails(lambda: stream.read(10)).retryable
+    stream.abort()
+    assert 'stopped' in fails(lambda: stream.read(10)).reason
+
+
+@pytest.mark.parametrize('form', ['{}', 'file://{}', 'file://localhost{}'])
+def test_document_in_a_file(root: Path, form: str) -> None:
+    location = form.format(root / 'el7.metadata')
+    document = read_document(location, limit=100)
+    assert document.body == b'{"distro": "el7"}'
+    again = read_document(location, limit=100, validator=document.validator)
+    assert again.body is None
+    assert 'too large' in fails(
+        lambda: read_document(location, limit=5)
+    ).reason
+
+
+@pytest.mark.parametrize('location', ['ftp://x/y', 'file://host/y'])
+def test_document_elsewhere(location: str) -> None:
+    fails(lambda: read_document(location, limit=5))
+
+
+# Finding a provider by its type.
+
+FINDER = '''
+import json, sys
+from lago_layered_provider.core.errors import SettingsError
+from lago_layered_provider.providers import make_provider
+assert not {'requests', 'stevedore'} & set(sys.modules)
+try:
+    print(make_provider(sys.argv[1], json.loads(sys.argv[2])).locate('a b'))
+except SettingsError as error:
+    print(error)
+'''
+
+
+@pytest.fixture
+def find(tmp_path: Path) -> Callable[[str, Dict[str, Any]], str]:
+    """Return what comes of a type with a third package installed."""
+    (tmp_path / 'dummy.py').write_text(
+        'class Dummy:\n'
+        '    def __init__(self, shelf):\n'
+        '        self.shelf = shelf\n'
+        '    def locate(self, path):\n'
+        '        return f"{self.shelf}/{path}"\n'
+    )
+    info = tmp_path / 'dummy_types-1.dist-info'
+    info.mkdir()
+    (info / 'METADATA').write_text('Name: dummy-types\nVersion: 1\n')
+    (info / 'entry_points.txt').write_text(
+        '[lago.plugins.template_provider]\n'
+        'dummy = dummy:Dummy\n'
+        'web = lago_layered_provider.providers.http:HttpProvider\n'
+        'broken = no_such_module:Thing\n'
+        'twice = dummy:Dummy\n'
+    )
+    other = tmp_path / 'other_types-1.dist-info'
+    other.mkdir()
+    (other / 'METADATA').write_text('Name: other-types\nVersion: 1\n')
+    (other / 'entry_points.txt').write_text(
+        '[lago.plugins.template_provider]\ntwice = other:Dummy\n'
+    )
+    (tmp_path / 'other.py').write_text('from dummy import Dummy\n')
+
+    def run(type_name: str, args: Dict[str, Any]) -> str:
+        package = Path(__file__).parents[2]
+        done = subprocess.run(
+            [sys.executable, '-c', FINDER, type_name, json.dumps(args)],
+            env={
+                **os.environ,
+                'PYTHONPATH': f'{tmp_path}:{package}',
+                'XDG_CACHE_HOME': str(tmp_path / 'cache'),
+            },
+            stdout=subprocess.PIPE, check=True, text=True, timeout=60,
+        )
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.parametrize('type_name, args, parts', [
+    ('dummy', {'shelf': 'top'}, ['top/a b\n']),
+    ('web', {'baseurl': 'http://x/y'}, ['http://x/y/a%20b\n']),
+    ('web', {'baseurl': 'http://x/', 'timeout': 3}, ['http://x/a%20b\n']),
+    ('web', {'base': 'x'}, ['type web', "base='x'"]),
+    ('web', {'baseurl': 3}, ['baseurl=3', 'not a URL']),
+    ('web', {'baseurl': 'http://x', 'timeout': 'y'}, ["timeout='y'"]),
+    ('gluster', {}, ["'gluster'", 'installed are:', 'dummy', 'web']),
+    ('broken', {}, ["'broken' cannot be loaded", 'no_such_module']),
+    ('twice', {}, ['dummy:Dummy, other:Dummy']),
+])
+def test_types(
+    find: Callable[[str, Dict[str, Any]], str],
+    type_name: str, args: Dict[str, Any], parts: List[str],
+) -> None:
+    found = find(type_name, args)
+    for part in parts:
+        assert part in found
+
+
+def test_types_in_this_process() -> None:
+    with pytest.raises(SettingsError, match='gluster'):
+        make_provider('gluster', {})
+
+
+# Files of the real compressors, through a provider, cut and resumed.
+
+BLOCKS = '--block-size=65536'
+
+
+def decode_with_breaks(
+    provider: Provider, path: str, kind: str, length: int
+) -> bytes:
+    """Decode a file, with a fresh decoder about every `length` bytes."""
+    out, place = b'', Checkpoint(0, 0)
+    while True:
+        stream = provider.open(path, start=place.consumed)
+        decoder = make_decoder(
+            kind, consumed=place.consumed, preamble=place.preamble
+        )
+        fed, made = 0, b''
+        while fed < length:
+            data = stream.read(10007)
+            if not data:
+                stream.close()
+                decoder.finish()
+                return out + made
+            fed += len(data)
+            made += b''.join(decoder.feed(data))
+        stream.close()
+        if decoder.checkpoint.consumed == place.consumed:
+            # The unit is longer than that.
+            length *= 2
+        place = decoder.checkpoint
+        out += made[:place.produced]
+
+
+@pytest.mark.parametrize('command, kind, units', [
+    (['xz', '-T2', '-0', BLOCKS], 'xz', 10),
+    (['xz', '-T2', '-0', '-C', 'sha256', BLOCKS], 'xz', 10),
+    (['xz', '-T2', '-Cnone', '--x86', '--lzma2', BLOCKS], 'xz', 10),
+    (['xz', '-T1', '-0'], 'xz', 1),
+    (['zstd', '-3'], 'zst', 1),
+    (['zstd', '-3', '--long=27'], 'zst', 1),
+    (['pzstd', '-3', '-p', '2'], 'zst', 1),
+    (['gzip', '-1'], 'gz', 1),
+])
+@pytest.mark.parametrize('copies', [1, 2])
+def test_real_compressors(
+    command: List[str], kind: str, units: int, copies: int, tmp_path: Path
+) -> None:
+    """Also of files one behind the other."""
+    need(command[0])
+    packed = subprocess.run(
+        [*command, '-c'], input=DATA + bytes(1 << 20) + DATA,
+        stdout=subprocess.PIPE, check=True,
+    ).stdout
+    (tmp_path / 'packed').write_bytes(packed * copies)
+    plain = (DATA + bytes(1 << 20) + DATA) * copies
+    provider = FileProvider(str(tmp_path))
+    for length in (50000, 1 << 30):
+        assert plain == decode_with_breaks(provider, 'packed', kind, length)
+    decoder = make_decoder(kind)
+    places = set()
+    for at in range(0, len(packed), 1000):
+        list(decoder.feed(packed[at:at + 1000]))
+        places.add(decoder.checkpoint.produced)
+    assert len(places) > units
+    if kind == 'xz' and copies == 1:
+        index = xz.parse_index_tail(packed, len(packed))
+        assert isinstance(index, xz.XzIndex)
+        assert index.uncompressed_size == len(plain)

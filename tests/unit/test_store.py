@@ -1,0 +1,638 @@
+"""Laws of the store: visible means complete, base before layer."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import struct
+import threading
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional
+
+import pytest
+
+from lago_layered_provider.core import errors, model, qcow2
+from lago_layered_provider.store import Record, Store
+
+BASE = 'repo:base:v1'
+LAYER = 'repo:layer:v1'
+METADATA = {'distro': 'el7', 'root-partition': '/dev/sda1'}
+CLUSTER = 65536
+
+
+def make_qcow2(
+    backing: Optional[str] = None, backing_format: str = '', body: bytes = b''
+) -> bytes:
+    """Return a small qcow2 image: header, tables, some bytes."""
+    extension = b''
+    if backing_format:
+        data = backing_format.encode()
+        extension = struct.pack('>II', 0xE2792ACA, len(data))
+        extension += data + bytes(-len(data) % 8)
+    extension += bytes(8)
+    name = (backing or '').encode()
+    at = 104 + len(extension) if backing else 0
+    head = struct.pack(
+        '>4sIQIIQIIQQIIQ', b'QFI\xfb', 3, at, len(name), 16, 2**20, 0, 1,
+        3 * CLUSTER, CLUSTER, 1, 0, 0,
+    ) + struct.pack('>QQQII', 0, 0, 0, 4, 104)
+    head = (head + extension + name).ljust(CLUSTER, b'\0')
+    return head + bytes(3 * CLUSTER) + body
+
+
+def make_record(image: bytes, backing: Optional[str] = None) -> Record:
+    return Record(
+        format='qcow2' if image[:4] == b'QFI\xfb' else 'raw',
+        size=len(image),
+        virtual_size=2**20,
+        digests=tuple(
+            model.Digest(name, hashlib.new(name, image).hexdigest())
+            for name in ('sha1', 'sha256')
+        ),
+        backing=backing,
+        url='http://server/image.xz',
+    )
+
+
+BASE_BYTES = make_qcow2(body=b'base' * 5000)
+LAYER_BYTES = make_qcow2('base', body=b'layer' * 5000)
+
+
+def put_staged(
+    store: Store, name: str, image: bytes, backing: Optional[str] = None
+) -> None:
+    with store.stage(name, identity='it') as stage:
+        assert stage is not None
+        if stage.verified is None:
+            stage.reset()
+            stage.write(image)
+            stage.mark_verified(make_record(image, backing))
+
+
+def put(
+    store: Store, name: str, image: bytes, base: Optional[str] = None
+) -> model.Stored:
+    put_staged(store, name, image, base)
+    return store.commit(name, base=base, metadata=METADATA)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(str(tmp_path / 'store'))
+    store.prepare()
+    return store
+
+
+def tree(store: Store) -> Dict[str, Any]:
+    """Return all files of a store; its locks apart."""
+    return {
+        str(path.relative_to(store.root)): path.read_bytes()
+        for path in Path(store.root).rglob('*')
+        if path.is_file() and path.suffix != '.lock'
+    }
+
+
+# What becomes visible.
+
+def test_committed_image_is_found_with_what_was_verified(
+    store: Store
+) -> None:
+    stored = put(store, BASE, BASE_BYTES)
+    assert stored == store.find(BASE)
+    assert (stored.format, stored.size) == ('qcow2', len(BASE_BYTES))
+    assert stored.digests == make_record(BASE_BYTES).digests
+    assert stored.backing is None
+    assert Path(store.path(BASE)).read_bytes() == BASE_BYTES
+    assert store.read_metadata(BASE) == METADATA
+    sha1 = hashlib.sha1(BASE_BYTES).hexdigest()
+    assert Path(store.path(BASE) + '.hash').read_text() == sha1
+    assert store.partial(BASE) is None
+
+
+def test_nothing_is_visible_before_commit(store: Store) -> None:
+    put_staged(store, BASE, BASE_BYTES)
+    assert store.find(BASE) is None
+    assert not os.path.exists(store.path(BASE))
+
+
+def test_committed_image_is_read_only(store: Store) -> None:
+    put(store, BASE, BASE_BYTES)
+    assert os.stat(store.path(BASE)).st_mode & 0o777 == 0o444
+
+
+def test_layer_points_to_its_base_in_the_store(store: Store) -> None:
+    put(store, BASE, BASE_BYTES)
+    stored = put(store, LAYER, LAYER_BYTES, BASE)
+    assert stored.backing == BASE
+    image = Path(store.path(LAYER)).read_bytes()
+    header = qcow2.parse_header(image[:CLUSTER])
+    assert header.backing_file == f'./{BASE}'
+    assert header.backing_format == 'qcow2'
+    assert image[CLUSTER:] == LAYER_BYTES[CLUSTER:]
+
+
+def test_backing_format_is_that_of_the_base(store: Store) -> None:
+    Path(store.path(BASE)).write_bytes(b'raw, from a plain Lago')
+    put(store, LAYER, LAYER_BYTES, BASE)
+    head = Path(store.path(LAYER)).read_bytes()[:CLUSTER]
+    assert qcow2.parse_header(head).backing_format == 'raw'
+
+
+def test_published_digest_of_a_layer_can_be_proven_later(
+    store: Store
+) -> None:
+    put(store, BASE, BASE_BYTES)
+    put(store, LAYER, LAYER_BYTES, BASE)
+    for name, image in (BASE, BASE_BYTES), (LAYER, LAYER_BYTES):
+        assert b''.join(store.read_published(name)) == image
+
+
+def test_layer_becomes_visible_only_after_its_base(store: Store) -> None:
+    put_staged(store, LAYER, LAYER_BYTES, BASE)
+    with pytest.raises(errors.StoreError, match='before its base'):
+        store.commit(LAYER, base=BASE, metadata=METADATA)
+    assert store.find(LAYER) is None
+    put(store, BASE, BASE_BYTES)
+    assert store.commit(LAYER, base=BASE, metadata=METADATA).backing == BASE
+
+
+def test_layer_may_stand_on_a_republished_base(store: Store) -> None:
+    again = f'{BASE}+0123abcd'
+    put(store, again, BASE_BYTES)
+    put_staged(store, LAYER, LAYER_BYTES, BASE)
+    stored = store.commit(LAYER, base=again, metadata=METADATA)
+    assert stored.backing == again
+
+
+def test_unverified_image_is_not_committed(store: Store) -> None:
+    with pytest.raises(errors.StoreError, match='not complete'):
+        store.commit(BASE, base=None, metadata=METADATA)
+    with store.stage(BASE, identity='it') as stage:
+        assert stage is not None
+        stage.write(BASE_BYTES)
+    with pytest.raises(errors.StoreError, match='not complete'):
+        store.commit(BASE, base=None, metadata=METADATA)
+    assert store.find(BASE) is None
+
+
+def test_staged_file_that_lost_its_end_is_not_committed(
+    store: Store
+) -> None:
+    put_staged(store, BASE, BASE_BYTES)
+    os.truncate(f'{store.root}/.layered/partial/{BASE}', 100)
+    with pytest.raises(errors.StoreError, match='not complete'):
+        store.commit(BASE, base=None, metadata=METADATA)
+
+
+def test_base_must_be_what_was_verified(store: Store) -> None:
+    put(store, BASE, BASE_BYTES)
+    put_staged(store, LAYER, LAYER_BYTES, BASE)
+    with pytest.raises(errors.StoreError, match='verified on'):
+        store.commit(LAYER, base=None, metadata=METADATA)
+
+
+def test_commit_again_changes_nothing(store: Store) -> None:
+    stored = put(store, BASE, BASE_BYTES)
+    before = tree(store)
+    assert store.commit(BASE, base=None, metadata={'other': 1}) == stored
+    assert tree(store) == before
+
+
+def test_stage_of_a_visible_image_is_none(store: Store) -> None:
+    put(store, BASE, BASE_BYTES)
+    with store.stage(BASE, identity='other') as stage:
+        assert stage is None
+
+
+def test_hash_of_another_file_does_not_stay(store: Store) -> None:
+    Path(store.path(BASE) + '.hash').write_text('0' * 40)
+    with store.stage(BASE, identity='it') as stage:
+        assert stage is not None
+        stage.write(b'abc')
+        stage.mark_verified(Record('raw', 3, 3, ()))
+    store.commit(BASE, base=None, metadata=METADATA)
+    assert not os.path.exists(store.path(BASE) + '.hash')
+
+
+# A kill at every step.
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class KillSwitch:
+    """Kills before or after the n-th call that changes the disk.
+
+    Afterwards every such call fails: a dead process cleans nothing up.
+    """
+
+    CALLS = ('replace', 'rename', 'unlink', 'pwrite', 'ftruncate', 'fsync',
+             'fchmod')
+
+    def __init__(self, patch: pytest.MonkeyPatch, at: int) -> None:
+        # Twice a call: before it and after it.
+        self.left = at
+        self.dead = False
+        for name in self.CALLS:
+            patch.setattr(os, name, self._wrap(getattr(os, name)))
+
+    def _wrap(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def killing(*args: Any, **kwargs: Any) -> Any:
+            self._step()
+            result = call(*args, **kwargs)
+            self._step()
+            return result
+        return killing
+
+    def _step(self) -> None:
+        if self.dead or self.left == 0:
+            self.dead = True
+            raise Killed
+        self.left -= 1
+
+
+def finish(store: Store) -> None:
+    """Do what a run does: stage what is missing, commit, base first."""
+    for name, image, base in (
+        (BASE, BASE_BYTES, None), (LAYER, LAYER_BYTES, BASE)
+    ):
+        with store.stage(name, identity='it') as stage:
+            if stage is not None and stage.verified is None:
+                stage.reset()
+                stage.write(image)
+                stage.mark_verified(make_record(image, base))
+        store.commit(name, base=base, metadata=METADATA)
+
+
+def check_visible(store: Store) -> List[str]:
+    """Check that whatever is visible is complete; return its names."""
+    visible = []
+    for name, image in (BASE, BASE_BYTES), (LAYER, LAYER_BYTES):
+        if os.path.exists(store.path(name)):
+            visible.append(name)
+            stored = store.find(name)
+            assert stored is not None
+            assert stored.digests == make_record(image).digests
+            assert b''.join(store.read_published(name)) == image
+            assert store.read_metadata(name) == METADATA
+            assert os.path.exists(store.path(name) + '.hash')
+            assert os.stat(store.path(name)).st_mode & 0o777 == 0o444
+            assert stored.backing in (None, *visible)
+    return visible
+
+
+def test_kill_at_every_step_leaves_nothing_half_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Store(str(tmp_path / 'whole'))
+    whole.prepare()
+    finish(whole)
+    seen = set()
+    for at in range(1000):
+        store = Store(str(tmp_path / str(at)))
+        store.prepare()
+        with monkeypatch.context() as patch:
+            switch = KillSwitch(patch, at)
+            try:
+                finish(store)
+            except Killed:
+                pass
+        seen.add(tuple(check_visible(store)))
+        again = Store(store.root)
+        again.prepare()
+        finish(again)
+        assert check_visible(again) == [BASE, LAYER]
+        assert tree(again) == tree(whole)
+        if not switch.dead:
+            break
+    assert not switch.dead and at > 50
+    assert seen == {(), (BASE,), (BASE, LAYER)}
+
+
+def test_sweep_drops_what_another_one_completed(store: Store) -> None:
+    with store.stage(BASE, identity='it') as stage:
+        assert stage is not None
+        stage.write(b'some')
+        stage.checkpoint(4, 4, None)
+    Path(store.path(BASE)).write_bytes(b'raw, from a plain Lago')
+    store.prepare()
+    assert os.listdir(f'{store.root}/.layered/partial') == []
+
+
+# Images of a plain Lago.
+
+def test_raw_image_of_a_plain_lago(store: Store) -> None:
+    Path(store.path(BASE)).write_bytes(b'x' * 5000)
+    Path(store.path(BASE) + '.hash').write_text('a' * 40)
+    stored = store.find(BASE)
+    assert stored is not None
+    assert (stored.format, stored.virtual_size) == ('raw', 5000)
+    assert stored.digests == (model.Digest('sha1', 'a' * 40),)
+
+
+@pytest.mark.parametrize('text', [
+    '', 'no digest', 'a' * 39, 'é' * 40, '<html>404</html>',
+])
+def test_garbage_in_a_hash_is_ignored(store: Store, text: str) -> None:
+    Path(store.path(BASE)).write_bytes(b'x')
+    Path(store.path(BASE) + '.hash').write_text(text)
+    stored = store.find(BASE)
+    assert stored is not None and stored.digests == ()
+
+
+def test_empty_image_is_raw(store: Store) -> None:
+    Path(store.path(BASE)).touch()
+    stored = store.find(BASE)
+    assert stored is not None
+    assert (stored.format, stored.virtual_size) == ('raw', 0)
+
+
+def test_layer_without_record(store: Store) -> None:
+    image = make_qcow2(f'./{BASE}', 'raw')
+    Path(store.path(LAYER)).write_bytes(image)
+    stored = store.find(LAYER)
+    assert stored is not None
+    assert (stored.format, stored.backing) == ('qcow2', BASE)
+    assert stored.virtual_size == 2**20
+
+
+@pytest.mark.parametrize('image', [
+    make_qcow2('/etc/passwd', 'raw'),
+    make_qcow2('../repo:base:v1', 'raw'),
+    make_qcow2('nbd:host:10809', 'raw'),
+    make_qcow2('repo:base:v1', 'raw'),
+    make_qcow2('json:{"driver":"raw"}', 'raw'),
+    make_qcow2('./repo:base:v1'),
+    make_qcow2('./repo:base:v1', 'vmdk'),
+    make_qcow2('./repo:base:v1.lock', 'raw'),
+    make_qcow2()[:1000],
+    make_qcow2()[:CLUSTER],
+    b'QFI\xfb',
+])
+def test_header_that_leads_elsewhere_is_refused(
+    store: Store, image: bytes
+) -> None:
+    Path(store.path(LAYER)).write_bytes(image)
+    with pytest.raises(errors.UnsafeImage):
+        store.find(LAYER)
+
+
+def test_image_that_a_plain_lago_converts_is_not_there_yet(
+    store: Store
+) -> None:
+    with open(store.path(BASE) + '.lock', 'w+') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        Path(store.path(BASE)).write_bytes(b'half')
+        assert store.find(BASE) is None
+    assert store.find(BASE) is not None
+
+
+def test_record_of_a_removed_image_is_not_believed(store: Store) -> None:
+    put(store, BASE, BASE_BYTES)
+    os.unlink(store.path(BASE))
+    Path(store.path(BASE)).write_bytes(b'raw, from a plain Lago')
+    Path(store.path(BASE) + '.hash').write_text('b' * 40)
+    stored = store.find(BASE)
+    assert stored is not None
+    assert stored.format == 'raw'
+    assert stored.digests == (model.Digest('sha1', 'b' * 40),)
+
+
+def test_image_removed_by_hand_can_be_put_again(store: Store) -> None:
+    put(store, BASE, BASE_BYTES)
+    os.unlink(store.path(BASE))
+    assert store.find(BASE) is None
+    other = make_qcow2(body=b'other')
+    assert put(store, BASE, other).size == len(other)
+
+
+@pytest.mark.parametrize('garbage', ['', '{', '[]', '{"size": true}', 'null'])
+def test_damaged_record_is_as_good_as_none(
+    store: Store, garbage: str
+) -> None:
+    put(store, BASE, BASE_BYTES)
+    Path(f'{store.root}/.layered/images/{BASE}.json').write_text(garbage)
+    stored = store.find(BASE)
+    assert stored is not None and stored.format == 'qcow2'
+    assert [digest.algorithm for digest in stored.digests] == ['sha1']
+
+
+def test_directory_in_place_of_an_image(store: Store) -> None:
+    os.mkdir(store.path(BASE))
+    with pytest.raises(errors.StoreError, match='not a file'):
+        store.find(BASE)
+
+
+@pytest.mark.parametrize('text', [None, '', '[1]', '{"a":', '\xff'])
+def test_metadata_missing_or_damaged(
+    store: Store, text: Optional[str]
+) -> None:
+    if text is not None:
+        Path(store.path(BASE) + '.metadata').write_text(text)
+    with pytest.raises(errors.StoreError) as caught:
+        store.read_metadata(BASE)
+    assert ('missing' if text is None else 'damaged') in str(caught.value)
+
+
+def test_finding_is_quick(store: Store) -> None:
+    names = [f'repo:image{number}:v1' for number in range(30)]
+    for name in names:
+        put(store, name, BASE_BYTES)
+    started = time.perf_counter()
+    for name in names:
+        assert store.find(name)
+    assert time.perf_counter() - started < 0.1
+
+
+# Names.
+
+@pytest.mark.parametrize('name', [
+    '', 'name', 'repo:template', 'a:b:c:d', 'repo:template:', ':template:v',
+    '../repo:template:v', 'repo:../../x:v1', 'repo:a/b:v1', 'repo:t:v1\n',
+    '.layered:a:b', '-r:a:b', 'repo:t:v1.lock', 'repo:t:v1.metadata',
+    'repo:t:v1.json', 'repo:t:v1.7.spool', 'repo:t:' + 'v' * 200, 'r:t:v\0',
+])
+def test_names_that_cannot_be_file_names(store: Store, name: str) -> None:
+    actions: List[Callable[[], Any]] = [
+        lambda: store.find(name),
+        lambda: store.path(name),
+        lambda: store.partial(name),
+        lambda: store.read_metadata(name),
+        lambda: store.stage(name, identity='it').__enter__(),
+        lambda: store.commit(name, base=None, metadata={}),
+        lambda: store.reserve({name: 1}).__enter__(),
+    ]
+    for action in actions:
+        with pytest.raises(errors.StoreError, match='cannot be kept'):
+            action()
+
+
+def test_constructor_touches_nothing(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / 'a' / 'b'))
+    assert store.find(BASE) is None
+    assert store.partial(BASE) is None
+    assert store.kept_index('http://server/repo.metadata') is None
+    assert os.listdir(tmp_path) == []
+
+
+# Disks that fail.
+
+def test_full_disk_keeps_what_is_there(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, BASE, BASE_BYTES)
+    with store.stage(LAYER, identity='it') as stage:
+        assert stage is not None
+        stage.write(b'first')
+        stage.checkpoint(5, 5, 'etag')
+        with monkeypatch.context() as patch:
+            patch.setattr(os, 'pwrite', fail_with(errno.ENOSPC))
+            with pytest.raises(errors.StoreError) as caught:
+                stage.write(b'more')
+    assert store.root in str(caught.value)
+    assert 'bytes free' in str(caught.value)
+    assert 'is kept' in caught.value.hint
+    assert store.find(BASE)
+    with store.stage(LAYER, identity='it') as stage:
+        assert stage is not None
+        assert stage.resume().produced == 5
+        assert b''.join(stage.replay()) == b'first'
+
+
+@pytest.mark.parametrize('number', [errno.EROFS, errno.EACCES])
+def test_store_that_cannot_be_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'makedirs', fail_with(number))
+        patch.setattr(os, 'pwrite', fail_with(number))
+        with pytest.raises(errors.StoreNotWritable) as caught:
+            store.prepare()
+        assert store.root in caught.value.message
+        assert os.strerror(number) in caught.value.message
+        assert caught.value.hint
+        store.keep_index('http://server/', b'body', None)
+    assert store.kept_index('http://server/') is None
+
+
+def test_store_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / 'file').touch()
+    with pytest.raises(errors.StoreError):
+        Store(str(tmp_path / 'file')).prepare()
+    with pytest.raises(errors.StoreError):
+        Store(str(tmp_path / 'file' / 'deep')).prepare()
+
+
+def test_stage_without_prepared_store(tmp_path: Path) -> None:
+    with pytest.raises(errors.StoreError):
+        with Store(str(tmp_path / 'no')).stage(BASE, identity='it'):
+            pass
+
+
+def test_error_of_the_caller_passes_unchanged(store: Store) -> None:
+    with pytest.raises(ConnectionResetError):
+        with store.stage(BASE, identity='it'):
+            raise ConnectionResetError('the server')
+
+
+def fail_with(number: int) -> Callable[..., Any]:
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+    return fail
+
+
+# Several at once.
+
+def test_forty_threads_fetch_an_image_once(store: Store) -> None:
+    fetched: List[int] = []
+    found: List[model.Stored] = []
+    start = threading.Barrier(40)
+
+    def run(number: int) -> None:
+        own = Store(store.root)
+        start.wait()
+        with own.stage(BASE, identity='it') as stage:
+            if stage is not None and stage.verified is None:
+                fetched.append(number)
+                assert stage.size == 0
+                stage.write(BASE_BYTES)
+                stage.mark_verified(make_record(BASE_BYTES))
+        found.append(own.commit(BASE, base=None, metadata=METADATA))
+
+    threads = [
+        threading.Thread(target=run, args=(number,)) for number in range(40)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(fetched) == 1
+    assert len(found) == 40 and len(set(found)) == 1
+
+
+def test_who_waited_gets_none_once_it_is_visible(store: Store) -> None:
+    held, waits = threading.Event(), threading.Event()
+    results: List[object] = []
+
+    def wait() -> None:
+        held.wait()
+        with store.stage(
+            BASE, identity='it', waiting=lambda holder: waits.set()
+        ) as stage:
+            results.append(stage)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    with store.stage(BASE, identity='it') as stage:
+        assert stage is not None
+        held.set()
+        assert waits.wait(10)
+        # As a plain Lago does it, under the lock.
+        Path(store.path(BASE)).write_bytes(b'image')
+    thread.join()
+    assert results == [None]
+
+
+def test_lock_timeout_says_who(store: Store) -> None:
+    told: List[str] = []
+    with store.stage(BASE, identity='it', what='fetching http://server/a'):
+        with pytest.raises(errors.LockTimeout) as caught:
+            with store.stage(
+                BASE, identity='it', timeout=0.05, waiting=told.append
+            ):
+                pass
+    assert f'process {os.getpid()} on ' in caught.value.message
+    assert 'fetching http://server/a, since ' in caught.value.message
+    assert BASE in caught.value.message and '0.05 seconds' in str(
+        caught.value
+    )
+    assert len(told) == 1
+
+
+def test_waiting_can_be_cancelled(store: Store) -> None:
+    cancelled = threading.Event()
+    with store.stage(BASE, identity='it'):
+        with pytest.raises(errors.Cancelled):
+            with store.stage(
+                BASE, identity='it', cancelled=cancelled,
+                waiting=lambda holder: cancelled.set(),
+            ):
+                pass
+
+
+def test_other_images_are_not_locked(store: Store) -> None:
+    with store.stage(BASE, identity='it'):
+        with store.stage(LAYER, identity='it', timeout=0) as stage:
+            assert stage is not None
+
+
+def test_record_is_json_for_people(store: Store) -> None:
+    put(store, BASE, BASE_BYTES)
+    path = Path(f'{store.root}/.layered/images/{BASE}.json')
+    record = json.loads(path.read_text())
+    assert record['url'] == 'http://server/image.xz'
+    assert set(record['digests']) == {'sha1', 'sha256'}

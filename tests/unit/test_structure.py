@@ -1,0 +1,221 @@
+"""The import directions and sizes that the design lays down."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import sys
+from pathlib import Path
+from typing import Dict, FrozenSet, Iterator, List, Tuple
+
+import pytest
+
+import lago_layered_provider
+
+PACKAGE = 'lago_layered_provider'
+ROOT = Path(lago_layered_provider.__file__).parent
+
+MAX_MODULE_LINES = 300
+MAX_FUNCTION_LINES = 45
+MAX_PARTS = 3  # the package, one of its packages, a module
+POOR_NAMES = {'utils', 'util', 'base', 'helpers', 'common', 'misc'}
+
+#: The part of the standard library that touches nothing outside itself.
+PURE = frozenset({
+    '__future__', 'abc', 'base64', 'binascii', 'bisect', 'collections',
+    'contextlib', 'copy', 'dataclasses', 'difflib', 'enum', 'functools',
+    'hashlib', 'heapq', 'itertools', 'json', 'math', 'operator', 'posixpath',
+    're', 'string', 'struct', 'textwrap', 'types', 'typing', 'zlib',
+})
+#: Built-in functions that the core does without.
+IMPURE_BUILTINS = {
+    'open', 'print', 'input', 'exec', 'eval', '__import__', 'breakpoint',
+}
+
+#: What each part may import of this package; parts that are not listed wire
+#: the others and may import all of it.
+INSIDE: Dict[str, FrozenSet[str]] = {
+    'core': frozenset({'core'}),
+    'providers': frozenset({'core', 'providers'}),
+    'store': frozenset({'core', 'store'}),
+    'transfer': frozenset({'core', 'transfer'}),
+    'qemu_img': frozenset({'core'}),
+    'settings': frozenset({'core'}),
+}
+
+#: Who may import what others must not.
+ONLY: Dict[str, Tuple[str, ...]] = {
+    'lago': ('lago_plugin', 'lago_repair', 'cli', 'sdk'),
+    'requests': ('providers',),
+    'urllib3': ('providers',),
+    'http': ('providers',),
+    'urllib': ('providers',),
+    'socket': ('providers',),
+    'subprocess': ('qemu_img',),
+    'multiprocessing': (),
+    'asyncio': (),
+}
+
+
+def modules() -> List[Path]:
+    return sorted(ROOT.rglob('*.py'))
+
+
+def part_of(module: str) -> str:
+    """Return 'core' for 'lago_layered_provider.core.model'."""
+    parts = module.split('.')
+    return parts[1] if len(parts) > 1 else ''
+
+
+def name_of(path: Path) -> str:
+    parts = (PACKAGE,) + path.relative_to(ROOT).with_suffix('').parts
+    return '.'.join(parts)
+
+
+def imported(tree: ast.AST, module: str) -> Iterator[str]:
+    """Yield the full names of all modules that a module imports, anywhere."""
+    # A package's own module counts like any other inside it.
+    package = module.split('.')[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[:len(package) - node.level + 1]
+            start = above if node.level else []
+            start = start + (node.module.split('.') if node.module else [])
+            yield from ('.'.join(start + [a.name]) for a in node.names)
+        elif isinstance(node, ast.Call):
+            yield from _imported_by_call(node)
+
+
+def _imported_by_call(node: ast.Call) -> Iterator[str]:
+    function = node.func
+    name = getattr(function, 'attr', getattr(function, 'id', ''))
+    if name in ('import_module', '__import__') and node.args:
+        first = node.args[0]
+        if isinstance(first, ast.Constant) and isinstance(first.value, str):
+            yield first.value
+
+
+def import_faults(source: str, module: str) -> List[str]:
+    """Return what a module imports and must not."""
+    part = part_of(module)
+    tree = ast.parse(source)
+    faults = []
+    for name in imported(tree, module):
+        top = name.split('.')[0]
+        if top == PACKAGE:
+            allowed = INSIDE.get(part)
+            inner = part_of(name)
+            if allowed is not None and inner not in allowed:
+                faults.append(f'{module} imports {name}')
+        elif part == 'core' and top not in PURE:
+            faults.append(f'{module} imports {name}')
+        elif top in ONLY and not any(
+            part == each or part.startswith(f'{each}_')
+            for each in ONLY[top]
+        ):
+            faults.append(f'{module} imports {name}')
+    if part == 'core':
+        faults.extend(
+            f'{module}:{node.lineno} calls {node.func.id}'
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+            and node.func.id in IMPURE_BUILTINS
+        )
+    return faults
+
+
+def long_functions(source: str) -> List[str]:
+    """Return the functions that are too long to be read at once."""
+    return [
+        f'{node.name} has {node.end_lineno - node.lineno + 1} lines'
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno >= MAX_FUNCTION_LINES
+    ]
+
+
+@pytest.mark.parametrize('path', modules(), ids=name_of)
+def test_imports(path: Path) -> None:
+    assert not import_faults(path.read_text(), name_of(path))
+
+
+@pytest.mark.parametrize('path', modules(), ids=name_of)
+def test_sizes(path: Path) -> None:
+    source = path.read_text()
+    assert len(source.splitlines()) <= MAX_MODULE_LINES
+    assert not long_functions(source)
+
+
+@pytest.mark.parametrize('path', modules(), ids=name_of)
+def test_places(path: Path) -> None:
+    parts = name_of(path).split('.')
+    assert len(parts) <= MAX_PARTS
+    assert parts[-1] not in POOR_NAMES
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_all_modules_are_seen() -> None:
+    seen = {name_of(path) for path in modules()}
+    assert f'{PACKAGE}.core.model' in seen
+    assert f'{PACKAGE}.settings' in seen
+
+
+@pytest.mark.parametrize('module, source', [
+    ('core.x', 'import os'),
+    ('core.x', 'import threading'),
+    ('core.x', 'from logging import getLogger'),
+    ('core.x', 'from time import monotonic'),
+    ('core.x', 'import yaml'),
+    ('core.x', 'from .. import settings'),
+    ('core.x', 'from ..store import layout'),
+    ('core.x', 'def f():\n    from lago import utils'),
+    ('core.x', 'def f():\n    return open("x")'),
+    ('core.x', 'import importlib'),
+    ('core.__init__', 'from ..transfer import ports'),
+    ('repository', 'import lago'),
+    ('repository', 'import lago.templates'),
+    ('repository', 'import importlib\nimportlib.import_module("lago.utils")'),
+    ('lago_repairs', 'import lago'),
+    ('store.x', 'from subprocess import run'),
+    ('store.x', 'from ..transfer import ports'),
+    ('transfer.x', 'from ..providers import http'),
+    ('transfer.x', 'from lago_layered_provider.providers import http'),
+    ('transfer.x', 'import requests'),
+    ('repository', 'import requests.adapters'),
+    ('qemu_img', 'from . import repository'),
+])
+def test_what_must_not_be_imported_is_found(module: str, source: str) -> None:
+    assert import_faults(source, f'{PACKAGE}.{module}')
+
+
+@pytest.mark.parametrize('module, source', [
+    ('core.x', 'from __future__ import annotations\nimport json, re'),
+    ('core.x', 'from . import model\nfrom .model import Image'),
+    ('core.__init__', 'from .model import Image'),
+    ('store.x', 'import os\nfrom ..core import model\nfrom . import layout'),
+    ('providers.http', 'import requests'),
+    ('qemu_img', 'import subprocess\nfrom .core.errors import ToolError'),
+    ('repository', 'from .store import layout\nfrom . import cli'),
+    ('lago_plugin', 'import lago'),
+    ('lago_repair_vms', 'from lago import utils'),
+])
+def test_what_may_be_imported_passes(module: str, source: str) -> None:
+    assert not import_faults(source, f'{PACKAGE}.{module}')
+
+
+def test_a_long_function_is_found() -> None:
+    body = '    pass\n' * MAX_FUNCTION_LINES
+    assert long_functions(f'class A:\n  def f():\n{body}') == [
+        f'f has {MAX_FUNCTION_LINES + 1} lines'
+    ]
+    assert not long_functions(f'def f():\n{body[9:]}')
+
+
+def test_the_lists_name_what_there_is() -> None:
+    """A misspelt name in a list above would forbid or allow nothing."""
+    assert IMPURE_BUILTINS <= set(dir(builtins))
+    known = getattr(sys, 'stdlib_module_names', PURE)  # Python 3.10
+    assert PURE <= set(known)
