@@ -26,7 +26,9 @@ from tests.lab.environments import lago_command
 from tests.lab.report import (
     INDENT, Steps, bold, mib, plain, quote, say, show_table, tell, tree,
 )
-from tests.lab.showcase import BASES, Showcase, get_showcase
+from tests.lab.showcase import (
+    BASES, Showcase, get_showcase, init_file, init_file_domain,
+)
 
 CACHE = Path(__file__).resolve().parent.parent / '.cache'
 WORK = CACHE / 'demo'
@@ -44,27 +46,6 @@ TOOLS = (
     'qemu-img', 'qemu-io', 'qemu-system-x86_64', 'nginx', 'zstd', 'syslinux',
     'mcopy', 'mkfs.vfat', 'busybox', 'ssh-keygen',
 )
-
-DOMAIN = """\
-  {vm}:
-    memory: 256
-    bootstrap: false
-    nics:
-      - net: lan
-    disks:
-      - template_name: {template}
-        type: template
-        name: root
-        dev: vda
-        format: qcow2
-"""
-NETS = """\
-nets:
-  lan:
-    type: nat
-    management: true
-    dhcp: {start: 100, end: 254}
-"""
 
 INFO_KEYS = (
     'image', 'file format', 'disk size', 'backing file', 'backing file format'
@@ -110,8 +91,7 @@ def make_environment(
         'COLUMNS': str(shutil.get_terminal_size().columns),
     }
     box = LagoSandbox(WORK / name, vms, repo=repo, store=STORE, env=terminal)
-    domains = [DOMAIN.format(vm=vm, template=vms[vm]) for vm in vms]
-    box.init_file.write_text('domains:\n' + ''.join(domains) + NETS)
+    box.init_file.write_text(init_file(vms))
     return box
 
 
@@ -146,9 +126,10 @@ def show_disks(box: LagoSandbox) -> None:
     disk = box.disk(DEEPEST)
     quote(bold(f'$ qemu-img info --backing-chain {disk.name}'))
     out = run('qemu-img', 'info', '--backing-chain', disk)
-    for line in out.replace(f'{WORK}{os.sep}', '').splitlines():
+    for line in out.splitlines():
         if not line or line.split(':')[0] in INFO_KEYS:
-            quote(f'  {line.split(" (actual path")[0]}')
+            line = line.split(' (actual path')[0].replace('/./', '/')
+            quote('  ' + line.replace(f'{WORK}{os.sep}', ''))
     say('')
     tell('The same in short, for all three:')
     for vm in FIRST:
@@ -227,13 +208,13 @@ def main() -> None:
     steps.begin('Three layers on one base')
     showcase = get_showcase(WORK / 'images', CACHE / 'tiny', tell)
     show_images(showcase)
-    with Nginx(Path(showcase.www), limit_rate=LINE_RATE) as server:
+    with Nginx(showcase.www, limit_rate=LINE_RATE) as server:
         steps.begin('Published and served')
         repo = publish(showcase, server.url)
         steps.begin('One "lago init" for three VMs')
         tell('''The LagoInitFile is like any other: it names templates, not
              what they stand on.''')
-        quote(DOMAIN.format(vm=DEEPEST, template=FIRST[DEEPEST]))
+        quote(init_file_domain(DEEPEST, FIRST[DEEPEST]))
         say('')
         box = make_environment('first', FIRST, repo)
         lago_init(box)

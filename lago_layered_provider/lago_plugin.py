@@ -174,7 +174,7 @@ def install() -> None:
 install()
 
 
-class TemplateRepoVerb(CLIPlugin):  # type: ignore[misc]
+class TemplateRepoVerb(CLIPlugin):
     """The verb `template-repo`; what it does is in `cli`."""
 
     init_args = {

@@ -11,6 +11,7 @@ Two Lagos are meant: 0.46.0 translated to Python 3, whose text still mixes
 bytes and text, and git master, which was written for the Python, PyYAML and
 qemu of 2020.
 """
+
 from __future__ import annotations
 
 import collections

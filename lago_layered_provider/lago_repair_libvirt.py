@@ -2,6 +2,7 @@
 
 All of them are for 0.46.0, whose translation mixes bytes and text.
 """
+
 from __future__ import annotations
 
 import functools

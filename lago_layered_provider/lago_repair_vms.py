@@ -3,6 +3,7 @@
 Importing this imports libvirt's VM provider, jinja2 and paramiko; so it is
 left to `lago_repair`, which does it when Lago is about to do the same.
 """
+
 from __future__ import annotations
 
 import functools

@@ -162,7 +162,7 @@ def _uncompressed_size(image: Image, provider: Provider) -> Optional[int]:
             return None
         if not isinstance(found, xz.Needed):
             return found.uncompressed_size if found else None
-        needed = found.total
+        needed = found.bytes_needed
 
 
 def _read_range(

@@ -137,6 +137,10 @@ class DigestMismatch(VerifyError):
     """An image has another digest than announced."""
 
 
+class DamagedImage(VerifyError):
+    """The compressed file of an image cannot be decompressed."""
+
+
 class UnsafeImage(LayeredError):
     """An image is refused; `reasons` holds all of them."""
 

@@ -50,7 +50,7 @@ def _all_disks(
     if not isinstance(domains, Mapping):
         faults.append('has no "domains" with the VMs')
         return []
-    found = []
+    found: List[Tuple[str, Mapping[str, Any]]] = []
     for name, spec in domains.items():
         if not isinstance(spec, Mapping):
             faults.append(f'domain {name} is not a mapping')

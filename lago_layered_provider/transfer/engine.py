@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Dict, List, Mapping, Optional, Set, Tuple
 
 from ..core import errors
-from ..core.model import Digest, Image
+from ..core.model import Digest
 from ..core.plan import Layer, Plan
 from ..store import Record, Stage, Store
 from .ports import Progress, Provider, Stream
@@ -164,17 +164,33 @@ class _Work:
         ) as stage:
             if stage is None or stage.verified is not None:
                 return
-            receiver = Receiver(image, stage, provider.locate(image.file))
-            self._progress.begin(
-                layer.name, image.compressed_size or image.size,
-                receiver.offset,
-            )
+            resume = stage.resume()
+            if resume.consumed + resume.spooled > 0:
+                try:
+                    self._fill(layer, provider, stage)
+                    return
+                except (errors.VerifyError, errors.UnsafeImage) as error:
+                    # A power cut may have damaged what an earlier run left.
+                    self._progress.note(f'{error.message}; fetching it anew')
+                    stage.reset()
             try:
-                self._receive(layer, provider, receiver)
-                self._verify(layer, stage, receiver)
+                self._fill(layer, provider, stage)
             except (errors.VerifyError, errors.UnsafeImage):
                 stage.discard()
                 raise
+
+    def _fill(
+        self, layer: Layer, provider: Provider, stage: Stage
+    ) -> None:
+        """Receive and verify an image, from where the stage stands on."""
+        image = layer.image
+        assert image is not None
+        receiver = Receiver(image, stage, provider.locate(image.file))
+        self._progress.begin(
+            layer.name, image.compressed_size or image.size, receiver.offset,
+        )
+        self._receive(layer, provider, receiver)
+        self._verify(layer, stage, receiver)
 
     def _receive(
         self, layer: Layer, provider: Provider, receiver: Receiver

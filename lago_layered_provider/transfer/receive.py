@@ -28,11 +28,11 @@ class Receiver:
 
     def __init__(self, image: Image, stage: Stage, location: str) -> None:
         assert not isinstance(image.compression, Unknown)
+        self._compression = image.compression
         self._image = image
         self._stage = stage
         self._location = location
         self._algorithms = _algorithms(image)
-        self.resumed = False
         self._begin()
 
     def _begin(self) -> None:
@@ -47,12 +47,11 @@ class Receiver:
         for data in self._stage.replay():
             self._hash(data)
         self._decoder = make_decoder(
-            self._image.compression,
+            self._compression,
             consumed=resume.consumed,
             preamble=resume.preamble,
         )
         self.offset = resume.consumed
-        self.resumed = resume.produced > 0 or resume.spooled > 0
         for data in self._stage.spooled_chunks():
             self.offset += len(data)
             self._write(data)
@@ -98,8 +97,7 @@ class Receiver:
         """Check size and digest; return all digests that were made.
 
         Raises:
-            SizeMismatch, DigestMismatch: it is not the announced image.
-            TransferError: the compressed file is truncated or damaged.
+            VerifyError: it is not the announced image, or is damaged.
         """
         try:
             self._decoder.finish()
@@ -147,7 +145,7 @@ class Receiver:
 
     def _save(self, chunk: bytes) -> None:
         """Remember how far an interrupted run would get."""
-        compressed = self._image.compression is not None
+        compressed = self._compression is not None
         if compressed:
             self._stage.spool(chunk)
         point = self._decoder.checkpoint
@@ -168,9 +166,10 @@ class Receiver:
             hint='It was not kept; tell the admin of the repository.',
         )
 
-    def _damaged(self, error: Exception) -> errors.TransferError:
-        return errors.TransferError(
-            self._location, f'the compressed data is damaged: {error}',
+    def _damaged(self, error: Exception) -> errors.DamagedImage:
+        return errors.DamagedImage(
+            str(self._image.ref), what=self._location,
+            expected=f'a whole {self._compression} file', found=str(error),
             hint='It was not kept; tell the admin of the repository.',
         )
 
@@ -183,4 +182,3 @@ def _algorithms(image: Image) -> Tuple[str, ...]:
     if 'sha1' not in {digest.algorithm for digest in image.digests}:
         announced['sha1'] = None
     return tuple(announced)
-

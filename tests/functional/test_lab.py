@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import os
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple, Union
@@ -18,6 +19,7 @@ from tests.lab import (
     make_forest, markers_of, max_in_flight, require, run,
 )
 from tests.lab.commands import MissingTool
+from tests.lab.report import tree
 from tests.lab.tiny_linux import make_layers
 
 Server = Union[Nginx, RudeServer]
@@ -309,7 +311,7 @@ def test_stalled_server_lets_go_when_stopped(tmp_path: Path) -> None:
         connection.request('GET', '/image')
         answer = connection.getresponse()
         assert len(answer.read(1000)) == 1000
-        with pytest.raises(TimeoutError):
+        with pytest.raises(socket.timeout):
             answer.read(1)
         connection.close()
 
@@ -339,7 +341,7 @@ def test_guest_sees_the_markers_of_all_its_layers(
     assert markers_of(boot(disks['other'])) == ['base', 'other']
 
 
-# Environments
+# Environments and reports
 
 def test_sandbox_configures_lago(tmp_path: Path) -> None:
     box = LagoSandbox(
@@ -357,6 +359,11 @@ def test_sandbox_configures_lago(tmp_path: Path) -> None:
     assert done.code != 0
     assert '/nowhere/repo.metadata' in done.output
     assert box.stored() == []
+
+
+def test_tree() -> None:
+    bases = {'a': None, 'b': 'a', 'c': 'b', 'd': 'a', 'e': None}
+    assert tree(bases) == ['a', '├─ b', '│  └─ c', '└─ d', 'e']
 
 
 def test_require_skips_on_a_laptop_and_fails_in_ci(

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -260,10 +261,13 @@ def test_lago_methods_on_bad_files(root: Path, tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def serving(
-    handler: Callable[..., http.server.BaseHTTPRequestHandler]
+    handler: Callable[..., http.server.BaseHTTPRequestHandler],
+    context: Optional[ssl.SSLContext] = None,
 ) -> Iterator[str]:
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
     server.daemon_threads = True
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:
@@ -409,6 +413,40 @@ def test_abort_wakes_a_stalled_reader(keep: str) -> None:
         assert waited < 1
         assert caught[0].reason == 'the transfer was stopped'
         assert not caught[0].retryable
+
+
+def test_abort_and_trust_over_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run([
+        need('openssl'), 'req', '-x509', '-newkey', 'rsa:2048', '-nodes',
+        '-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1',
+        '-keyout', str(tmp_path / 'key'), '-out', str(tmp_path / 'cert'),
+    ], check=True, stderr=subprocess.DEVNULL)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / 'cert', tmp_path / 'key')
+    release = threading.Event()
+
+    def stall(request: Any) -> None:
+        request.wfile.write(b'x' * 10)
+        release.wait(20)
+
+    server = Rude(lambda _: (200, {'Content-Length': '100'}, stall))
+    with serving(server.handler, context) as url:
+        provider = HttpProvider(url.replace('http:', 'https:'))
+        error = fails(lambda: provider.stat('el7'))
+        assert 'certificate' in error.reason
+        assert not error.retryable
+        monkeypatch.setenv('REQUESTS_CA_BUNDLE', str(tmp_path / 'cert'))
+        stream = provider.open('el7')
+        threading.Timer(0.3, stream.abort).start()
+        began = time.monotonic()
+        error = fails(lambda: read_all(stream))
+        waited = time.monotonic() - began
+        release.set()
+        stream.close()
+        assert waited < 2
+        assert error.reason == 'the transfer was stopped'
 
 
 def test_late_abort_does_not_hit_the_next_stream() -> None:

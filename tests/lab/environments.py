@@ -43,13 +43,14 @@ class Finished:
 class LagoSandbox:
     """One directory with everything that ``lago init`` reads and writes.
 
+    A test that needs more in the LagoInitFile (prototypes, nets, repositories)
+    changes ``init_data`` and calls ``write`` again.
+
     Args:
         root: made when missing; ``lago`` runs in it.
         vms: VM name -> template, disk keys, or a list of disks.
         repo: path or URL of the index; Lago's configured default here.
         store: of templates; default: ``store`` in ``root``.
-        prototypes: goes into the LagoInitFile as ``vm-prototypes``? See
-            ``init_data``, which a test may change before ``write``.
         config: sections of lago.conf -> key -> value, over the lab's own.
         env: additional environment variables.
     """

@@ -8,6 +8,7 @@ initramfs-tools.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import lzma
 import shutil
@@ -57,7 +58,8 @@ def get_kernel(cache: Path) -> Kernel:
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         tree = Path(scratch, 'tree')
         run('dpkg', '-x', _download(Path(scratch)), tree)
-        if not unpacked.exists():
+        # Another process may have been faster; then its tree is as good.
+        with contextlib.suppress(OSError):
             tree.rename(unpacked)
     kernel = _find_kernel(unpacked)
     if not kernel:

@@ -27,7 +27,8 @@ def tell(text: str) -> None:
 
 def quote(text: str) -> None:
     """Print lines indented."""
-    say(textwrap.indent(text.rstrip('\n'), INDENT))
+    lines = text.rstrip('\n').split('\n')
+    say(*(f'{INDENT}{line}'.rstrip() for line in lines))
 
 
 def bold(text: str) -> str:

@@ -13,7 +13,7 @@ import shutil
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Callable, Dict, Optional, Tuple
+from typing import Callable, Dict, Mapping, Optional, Tuple
 
 from .images import flatten, guest_digest
 from .publish import Publisher, compress
@@ -31,6 +31,27 @@ DATA_MIB = 32
 COMPRESSION = 'zst'
 LEVEL = 3
 
+DOMAIN = """\
+  {vm}:
+    memory: 256
+    bootstrap: false
+    nics:
+      - net: lan
+    disks:
+      - template_name: {template}
+        type: template
+        name: root
+        dev: vda
+        format: qcow2
+"""
+NETS = """\
+nets:
+  lan:
+    type: nat
+    management: true
+    dhcp: {start: 100, end: 254}
+"""
+
 #: Bytes of an image file, and of the compressed file on the server.
 Sizes = Tuple[int, int]
 
@@ -46,7 +67,7 @@ class Showcase:
         digests: sha256 of the guest's bytes.
     """
 
-    www: str
+    www: Path
     layers: Dict[str, Sizes] = field(default_factory=dict)
     flat: Dict[str, Sizes] = field(default_factory=dict)
     digests: Dict[str, str] = field(default_factory=dict)
@@ -54,7 +75,7 @@ class Showcase:
     @property
     def index_path(self) -> Path:
         """Return the path of the index."""
-        return Path(self.www, 'repo.metadata')
+        return self.www / 'repo.metadata'
 
     def point_to(self, url: str) -> None:
         """Write the address of the server into the index."""
@@ -80,8 +101,11 @@ def get_showcase(
         tell('Building four bootable disks; this is done only once.')
         shutil.rmtree(directory, ignore_errors=True)
         showcase = _build(directory, TinyLinux(cache, disk_mib=DISK_MIB))
-        facts.write_text(json.dumps(asdict(showcase)))
-    return Showcase(**json.loads(facts.read_text()))
+        known = {**asdict(showcase), 'www': None}
+        facts.write_text(json.dumps(known))
+    return Showcase(**{
+        **json.loads(facts.read_text()), 'www': directory / 'www'
+    })
 
 
 def _build(directory: Path, linux: TinyLinux) -> Showcase:
@@ -91,7 +115,7 @@ def _build(directory: Path, linux: TinyLinux) -> Showcase:
     repo = Publisher(
         directory / 'www', 'demo', compression=COMPRESSION, level=LEVEL
     )
-    showcase = Showcase(str(repo.root))
+    showcase = Showcase(repo.root)
     for name, base in BASES.items():
         image = repo.add(disks[name], name, base=base, metadata={
             'distro': 'tiny', 'root-partition': '/dev/vda1',
@@ -113,3 +137,14 @@ def _flat_sizes(disk: Path) -> Sizes:
     flat.unlink()
     packed.unlink()
     return sizes
+
+
+def init_file_domain(vm: str, template: str) -> str:
+    """Return a VM of a LagoInitFile, as a user writes it."""
+    return DOMAIN.format(vm=vm, template=template)
+
+
+def init_file(vms: Mapping[str, str]) -> str:
+    """Return a LagoInitFile for VM -> template."""
+    domains = [init_file_domain(vm, template) for vm, template in vms.items()]
+    return 'domains:\n' + ''.join(domains) + NETS

@@ -176,7 +176,8 @@ def boot(disk: Path, *, timeout: float = BOOT_SECONDS) -> str:
         find('qemu-system-x86_64') or '', '-accel', 'tcg', '-m', '256',
         '-nodefaults', '-no-user-config', '-no-reboot', '-display', 'none',
         '-serial', 'stdio', '-drive',
-        f'file={disk},format=qcow2,if=virtio,snapshot=on',
+        f'file={str(disk).replace(",", ",,")},format=qcow2,if=virtio,'
+        'snapshot=on',
     ]
     try:
         done = subprocess.run(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Mapping, Set, Tuple, Type
 
 import pytest
@@ -421,7 +421,7 @@ def test_a_base_in_another_repository() -> None:
 
 @pytest.mark.parametrize('base', [
     'a:v1', 'a', 'layer:a-v1.qcow2', f'{DIGEST}:a',
-])
+], ids=['name and version', 'name', 'file', 'digest'])
 def test_a_base_comes_from_its_own_repository_first(base: str) -> None:
     a = {'a:v1': {'base': None, 'sha512': DIGEST}}
     catalog = Catalog([
@@ -495,33 +495,45 @@ class Spy(Dict[str, Any]):
         return super().get(key, default)
 
 
-def crowd(
-    graph: Graph, template: str, others: int = 100_000
-) -> Tuple[Catalog, Set[str]]:
-    """Return a graph among many versions, and what was read in full."""
+@dataclass(frozen=True)
+class Crowd:
+    """100,000 good entries, by version; `seen` is what was read in full."""
+
+    entries: Dict[str, Spy]
+    seen: Set[str]
+
+    def catalog(self, graph: Graph, *, one_template: str = '') -> Catalog:
+        """Put a graph among them, in many templates or all in one."""
+        self.seen.clear()
+        templates: Dict[str, Any] = (
+            {one_template: {'versions': dict(self.entries)}}
+            if one_template else {
+                f't{version}': {'versions': {version: entry}}
+                for version, entry in self.entries.items()
+            }
+        )
+        for age, (image, base) in enumerate(graph.items()):
+            name, version = image.split(':')
+            versions = templates.setdefault(name, {'versions': {}})
+            versions['versions'][version] = Spy(image, self.seen, {
+                'source': 'main', 'handle': f'{name}-{version}.qcow2',
+                'timestamp': age, 'base': base, 'sha512': digest_of(image),
+            })
+        sources = {'main': {'type': 'http'}}
+        return Catalog([Index('lab', 'memory', sources, templates)])
+
+
+@pytest.fixture(name='crowd', scope='module')
+def fixture_crowd() -> Crowd:
     seen: Set[str] = set()
-    crowded: Dict[str, Any] = {}
-    for number in range(others):
-        name = template.format(number)
-        versions = crowded.setdefault(name, {'versions': {}})
-        versions['versions'][f'w{number}'] = {
-            'source': 'main', 'handle': f'w{number}', 'timestamp': -number,
-            'base': None,
-        }
-    for image, base in graph.items():
-        name, version = image.split(':')
-        versions = crowded.setdefault(name, {'versions': {}})
-        versions['versions'][version] = {
-            'source': 'main', 'handle': f'{name}-{version}.qcow2',
-            'timestamp': len(seen), 'base': base, 'sha512': digest_of(image),
-        }
-    for name, body in crowded.items():
-        body['versions'] = {
-            version: Spy(f'{name}:{version}', seen, entry)
-            for version, entry in body['versions'].items()
-        }
-    sources = {'main': {'type': 'http'}}
-    return Catalog([Index('lab', 'memory', sources, crowded)]), seen
+    entries = {}
+    for number in range(100_000):
+        version = f'w{number}'
+        entries[version] = Spy(version, seen, {
+            'source': 'main', 'handle': version, 'timestamp': -1 - number,
+            'base': None, 'sha512': f'{number:0128x}',
+        })
+    return Crowd(entries, seen)
 
 
 CROWDS = {
@@ -533,24 +545,25 @@ CROWDS = {
 
 
 @pytest.mark.parametrize('graph, wanted', CROWDS.values(), ids=CROWDS)
-def test_among_many_templates(graph: Graph, wanted: str) -> None:
-    catalog, seen = crowd(graph, 't{}')
-    chains_of(catalog, wanted)
-    assert seen == set(graph)
+def test_among_many_templates(
+    graph: Graph, wanted: str, crowd: Crowd
+) -> None:
+    assert chains_of(crowd.catalog(graph), wanted) == [' '.join(graph)]
+    assert crowd.seen == set(graph)
 
 
 @pytest.mark.parametrize('base', ['c:v1', 'c', 'layer:c-v1.qcow2'])
-def test_among_many_versions(base: str) -> None:
+def test_among_many_versions(base: str, crowd: Crowd) -> None:
     graph = {'c:v1': None, 'top:v1': base}
-    catalog, seen = crowd(graph, 'c')
+    catalog = crowd.catalog(graph, one_template='c')
     assert chains_of(catalog, 'top') == ['c:v1 top:v1']
-    assert seen == set(graph)
+    assert crowd.seen == set(graph)
 
 
-def test_the_newest_of_many_versions() -> None:
-    catalog, seen = crowd({'c:v1': None}, 'c')
+def test_the_newest_of_many_versions(crowd: Crowd) -> None:
+    catalog = crowd.catalog({'c:v1': None}, one_template='c')
     assert chains_of(catalog, 'c') == ['c:v1']
-    assert seen == {'c:v1'}
+    assert crowd.seen == {'c:v1'}
 
 
 # Properties.

@@ -24,7 +24,7 @@ READ = {
     'a number as it is': ('jobs', 8, 8),
     'no retries': ('retries', '0', 0),
     'seconds': ('timeout', '2.5', 2.5),
-    'no waiting': ('lock_timeout', '0', 0),
+    'no waiting': ('lock_timeout', '0', 0.0),
     'reserve in bytes': ('reserve', '1000', Reserve(1000)),
     'reserve of none': ('reserve', '0', Reserve(0)),
     'reserve in M': ('reserve', '64M', Reserve(64 * MIB)),
@@ -34,11 +34,6 @@ READ = {
     'reserve in percent, blank': (
         'reserve', '2.5 %', Reserve(2.5, percent=True)
     ),
-    'offline': ('offline', 'yes', True),
-    'offline, capital': ('offline', 'True', True),
-    'offline, from code': ('offline', True, True),
-    'not offline': ('offline', 'off', False),
-    'not offline, from code': ('offline', False, False),
     'progress': ('progress', 'line', 'line'),
 }
 
@@ -58,8 +53,6 @@ REFUSED = {
     'only a unit': ('reserve', 'M'),
     'percent of a unit': ('reserve', '5%M'),
     'endless reserve': ('reserve', '9' * 400),
-    'maybe': ('offline', 'maybe'),
-    'number of truth': ('offline', '2'),
     'unknown progress': ('progress', 'fireworks'),
 }
 

@@ -87,6 +87,12 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
+@pytest.fixture(autouse=True)
+def without_power_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do without fsync, which a kill does not need and disks are slow at."""
+    monkeypatch.setattr(os, 'fsync', lambda fd: None)
+
+
 def tree(store: Store) -> Dict[str, Any]:
     """Return all files of a store; its locks apart."""
     return {
@@ -311,6 +317,32 @@ def test_kill_at_every_step_leaves_nothing_half_made(
             break
     assert not switch.dead and at > 50
     assert seen == {(), (BASE,), (BASE, LAYER)}
+
+
+def test_all_is_on_the_disk_before_the_name_shows_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, BASE, BASE_BYTES)
+    put_staged(store, LAYER, LAYER_BYTES, BASE)
+    calls: List[str] = []
+    rename = os.rename
+
+    def note_fsync(fd: int) -> None:
+        calls.append(os.path.basename(os.readlink(f'/proc/self/fd/{fd}')))
+
+    def note_rename(old: str, new: str) -> None:
+        calls.append('shown')
+        rename(old, new)
+
+    monkeypatch.setattr(os, 'fsync', note_fsync)
+    monkeypatch.setattr(os, 'rename', note_rename)
+    store.commit(LAYER, base=BASE, metadata=METADATA)
+    shown = calls.index('shown')
+    assert set(calls[:shown]) == {
+        f'{LAYER}.metadata.tmp', f'{LAYER}.hash.tmp', f'{LAYER}.json.tmp',
+        'images', LAYER,
+    }
+    assert calls[shown + 1:] == ['store']
 
 
 def test_sweep_drops_what_another_one_completed(store: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -31,6 +32,25 @@ def stage(store: Store) -> Iterator[Stage]:
     with store.stage(NAME, identity='it') as stage:
         assert stage is not None
         yield stage
+
+
+@pytest.fixture(autouse=True)
+def without_power_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do without fsync, which a kill does not need and disks are slow at."""
+    monkeypatch.setattr(os, 'fsync', lambda fd: None)
+
+
+def going_on(
+    validator: Optional[str],
+    consumed: int,
+    produced: int,
+    spooled: int,
+    preamble: bytes = b'',
+) -> Resume:
+    return Resume(
+        validator=validator, consumed=consumed, produced=produced,
+        preamble=preamble, spooled=spooled,
+    )
 
 
 def staged(store: Store, name: str = NAME) -> Path:
@@ -117,7 +137,7 @@ def test_head_of_a_hole(stage: Stage) -> None:
 # Checkpoints and spools.
 
 def test_new_stage_begins_at_zero(stage: Stage) -> None:
-    assert stage.resume() == Resume(None, 0, 0, 0)
+    assert stage.resume() == going_on(None, 0, 0, 0)
     assert stage.verified is None
     assert list(stage.replay()) == list(stage.spooled_chunks()) == []
 
@@ -131,7 +151,7 @@ def test_bytes_beyond_the_checkpoint_are_cut_off(
     stage.spool(b'abc')
     stage.close()
     resumed = Stage(stage._paths, NAME, 'it')
-    assert resumed.resume() == Resume('"etag"', 7, 11, 3)
+    assert resumed.resume() == going_on('"etag"', 7, 11, 3)
     assert resumed.size == 11
     assert staged(store).read_bytes() == b'whole block'
     assert b''.join(resumed.spooled_chunks()) == b'abc'
@@ -144,10 +164,22 @@ def test_resume_in_the_same_stage(stage: Stage) -> None:
     stage.write(b'block')
     stage.checkpoint(5, 5, None)
     stage.write(b'garbage')
-    assert stage.resume() == Resume(None, 5, 5, 0)
+    assert stage.resume() == going_on(None, 5, 5, 0)
     stage.write(b'!')
     stage.checkpoint(6, 6, None)
     assert b''.join(stage.replay()) == b'block!'
+
+
+def test_preamble_belongs_to_the_checkpoint(
+    store: Store, stage: Stage
+) -> None:
+    stage.checkpoint(5, 0, None, preamble=b'\xfd7zXZ\0')
+    stage.close()
+    resumed = Stage(stage._paths, NAME, 'it')
+    assert resumed.resume() == going_on(None, 5, 0, 0, b'\xfd7zXZ\0')
+    resumed.checkpoint(6, 0, None)
+    assert resumed.resume() == going_on(None, 6, 0, 0)
+    resumed.close()
 
 
 def test_checkpoint_at_zero_keeps_the_validator(
@@ -157,7 +189,7 @@ def test_checkpoint_at_zero_keeps_the_validator(
     stage.spool(b'abc')
     stage.close()
     with_spool = Stage(stage._paths, NAME, 'it')
-    assert with_spool.resume() == Resume('"etag"', 0, 0, 3)
+    assert with_spool.resume() == going_on('"etag"', 0, 0, 3)
     with_spool.close()
 
 
@@ -165,7 +197,7 @@ def test_spooled_bytes_beyond_the_checkpoint_stay(stage: Stage) -> None:
     stage.spool(b'0123456789')
     stage.write(b'data')
     stage.checkpoint(6, 4, None)
-    assert stage.resume() == Resume(None, 6, 4, 4)
+    assert stage.resume() == going_on(None, 6, 4, 4)
     assert b''.join(stage.spooled_chunks()) == b'6789'
 
 
@@ -264,32 +296,32 @@ def test_damaged_state_begins_at_zero(
 ) -> None:
     prepare_state(store)
     damage(staged(store))
-    assert open_again(store) == Resume(None, 0, 0, 0)
+    assert open_again(store) == going_on(None, 0, 0, 0)
     assert staged(store).stat().st_size == 0
 
 
 @pytest.mark.parametrize('key, value', [
     ('consumed', -1), ('consumed', True), ('produced', '6'),
     ('validator', 1), ('identity', None), ('verified', {}),
-    ('produced', 1e99), ('consumed', 1.0),
+    ('produced', 1e99), ('consumed', 1.0), ('preamble', 'no hex'),
+    ('preamble', None),
 ])
 def test_state_with_a_wrong_value_begins_at_zero(
     store: Store, key: str, value: object
 ) -> None:
-    import json
     prepare_state(store)
     path = Path(f'{staged(store)}.json')
     state = json.loads(path.read_text())
     assert key in state
     path.write_text(json.dumps({**state, key: value}))
-    assert open_again(store) == Resume(None, 0, 0, 0)
+    assert open_again(store) == going_on(None, 0, 0, 0)
 
 
 def test_another_identity_begins_at_zero(store: Store) -> None:
     prepare_state(store)
-    assert open_again(store) == Resume('etag', 3, 6, 3)
-    assert open_again(store, 'other') == Resume(None, 0, 0, 0)
-    assert open_again(store) == Resume(None, 0, 0, 0)
+    assert open_again(store) == going_on('etag', 3, 6, 3)
+    assert open_again(store, 'other') == going_on(None, 0, 0, 0)
+    assert open_again(store) == going_on(None, 0, 0, 0)
 
 
 def test_verified_stage_of_another_identity_is_dropped(
