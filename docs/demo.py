@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -128,7 +129,8 @@ def show_disks(box: LagoSandbox) -> None:
     out = run('qemu-img', 'info', '--backing-chain', disk)
     for line in out.splitlines():
         if not line or line.split(':')[0] in INFO_KEYS:
-            line = line.split(' (actual path')[0].replace('/./', '/')
+            line = line.split(' (actual path')[0]
+            line = re.sub(r'/(\./)+', '/', line)
             quote('  ' + line.replace(f'{WORK}{os.sep}', ''))
     say('')
     tell('The same in short, for all three:')

@@ -92,8 +92,10 @@ def run_list(args: argparse.Namespace) -> None:
         from . import report
 
         report.print_templates(rows, report.make_console(sys.stdout))
+    from . import lago_plugin
+
     for fault in faults:
-        LOGGER.warning('%s', fault)
+        lago_plugin.warn(fault)
 
 
 def _images(

@@ -18,9 +18,11 @@ from __future__ import annotations
 import functools
 import logging
 import shutil
+import signal
 from typing import Any, Callable, Optional
 
 import lago.cmd
+import lago.log_utils
 import lago.prefix
 import lago.templates
 import lago.utils
@@ -28,12 +30,14 @@ import yaml
 from lago.config import config
 from lago.plugins.cli import CLIPlugin
 
-from . import lago_repair, repository
+from . import lago_repair, qemu_img, repository
 from .core import errors, initfile
 from .settings import Settings, read_settings
 
 LOGGER = logging.getLogger(__name__)
 SECTION = 'template_repo'
+
+MESSAGE_COLUMNS = 79
 
 #: Set on what we have put in place of Lago's, so that it is done once.
 MARK = '_lago_layered_provider'
@@ -48,11 +52,25 @@ def as_lago_errors(function: Function) -> Function:
         try:
             return function(*args, **kwargs)
         except (errors.ResolveError, errors.IndexFaults) as error:
-            raise lago.utils.LagoUserException(str(error)) from error
+            raise lago.utils.LagoUserException(_fold(str(error))) from error
         except errors.LayeredError as error:
-            raise lago.utils.LagoException(str(error)) from error
+            raise lago.utils.LagoException(_fold(str(error))) from error
 
     return wrapper
+
+
+def _fold(text: str) -> str:
+    """Break lines at 79 columns, where words allow; indents stay."""
+    import textwrap
+
+    folded = []
+    for line in text.splitlines():
+        indent = ' ' * (len(line) - len(line.lstrip(' -')))
+        folded += textwrap.wrap(
+            line, MESSAGE_COLUMNS, subsequent_indent=indent,
+            break_long_words=False, break_on_hyphens=False,
+        )
+    return '\n'.join(folded)
 
 
 def read_lago_settings() -> Settings:
@@ -60,11 +78,18 @@ def read_lago_settings() -> Settings:
     return read_settings(config.get_section(SECTION, {}))
 
 
+def warn(text: str) -> None:
+    """Log a warning so that people see it: Lago shows errors only."""
+    # Its mark for such a message does not reach over the end of a line.
+    line = ' '.join(text.split())
+    LOGGER.warning(lago.log_utils.log_always(line))
+
+
 class TemplateRepository(repository.TemplateRepository):
     """Lago's class of that name, with its constructors."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(path, read_lago_settings, LOGGER.warning)
+        super().__init__(path, read_lago_settings, warn)
 
     @classmethod
     def from_url(cls, path: str) -> TemplateRepository:
@@ -80,7 +105,7 @@ def find_repo_by_name(
         name,
         repo_dir or _Options.template_repos or _configured_repos(),
         read_lago_settings,
-        LOGGER.warning,
+        warn,
     )
 
 
@@ -106,6 +131,21 @@ def _remember_options(do_init: Function) -> Function:
     return wrapper
 
 
+def _end_by_interrupt(do_run: Function) -> Function:
+    """End by Ctrl-C as Lago ends by SIGTERM: a status and no traceback.
+
+    Only the command line; in `lago.sdk` the interrupt is the caller's.
+    """
+    @functools.wraps(do_run)
+    def wrapper(args: Any) -> Any:
+        try:
+            return do_run(args)
+        except KeyboardInterrupt:
+            raise SystemExit(128 + signal.SIGINT) from None
+
+    return wrapper
+
+
 def _provide_templates(prepare: Function) -> Function:
     """Bring all templates into the store before Lago makes any disk."""
     @functools.wraps(prepare)
@@ -114,11 +154,37 @@ def _provide_templates(prepare: Function) -> Function:
         prefix: Any, conf: Any, template_repo: Any, template_store: Any
     ) -> Any:
         disks = initfile.template_disks(conf)
+        if disks:
+            qemu_img.require()
         if disks and isinstance(template_store, repository.TemplateStore):
             template_store.provide(
                 [disk.wanted for disk in disks], template_repo
             )
         return prepare(prefix, conf, template_repo, template_store)
+
+    return wrapper
+
+
+def _name_format(handle_template: Function) -> Function:
+    """Tell qemu the base's format, as the store knows it.
+
+    qemu-img refuses to guess it since 6.1, and a guess by the first bytes of
+    a raw image is in the hands of whoever wrote into that guest.
+    """
+    @functools.wraps(handle_template)
+    @as_lago_errors
+    def wrapper(
+        prefix: Any, disk_path: str, template_spec: Any, template_store: Any,
+        template_repo: Any,
+    ) -> Any:
+        command, metadata, base = handle_template(
+            prefix, disk_path, template_spec, template_store, template_repo
+        )
+        if isinstance(template_store, repository.TemplateStore):
+            at = command.index('-b')
+            form = template_store.get_format(base)
+            command = [*command[:at], '-F', form, *command[at:]]
+        return command, metadata, base
 
     return wrapper
 
@@ -166,9 +232,10 @@ def install() -> None:
     lago.templates.find_repo_by_name = find_repo_by_name
     prefix = lago.prefix.Prefix
     _wrap(prefix, '_prepare_domains_images', _provide_templates)
-    _wrap(prefix, '_handle_lago_template', as_lago_errors)
+    _wrap(prefix, '_handle_lago_template', _name_format)
     _wrap(prefix, 'virt_conf_from_stream', _leave_no_half_prefix)
     _wrap(lago.cmd.do_init, '_do_run', _remember_options)
+    _wrap(lago.cmd.do_init, 'do_run', _end_by_interrupt)
 
 
 install()

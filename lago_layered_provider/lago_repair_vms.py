@@ -6,6 +6,7 @@ left to `lago_repair`, which does it when Lago is about to do the same.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import select
@@ -192,15 +193,20 @@ class _Drain:
                 self.stdin = None
                 self.chan.shutdown_write()
         if self.unsent and self.chan.send_ready():
-            self.unsent = self.unsent[self.chan.send(self.unsent):]
+            try:
+                self.unsent = self.unsent[self.chan.send(self.unsent):]
+            except OSError:  # The command ended without reading it.
+                self.stdin, self.unsent = None, b''
 
     def _resize_terminal(self) -> None:
         if self.terminal is None or not self.terminal.isatty():
             return
         size = os.get_terminal_size(self.terminal.fileno())
-        if size != self.terminal_size and not self.chan.closed:
+        if size != self.terminal_size:
             self.terminal_size = size
-            self.chan.resize_pty(width=size.columns, height=size.lines)
+            # The channel may close at any time.
+            with contextlib.suppress(ssh.paramiko.SSHException):
+                self.chan.resize_pty(width=size.columns, height=size.lines)
 
 
 def _binary(stream: Any) -> Optional[BinaryIO]:

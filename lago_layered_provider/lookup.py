@@ -22,6 +22,10 @@ MAX_SIDECAR_BYTES = 2**20
 READ_BYTES = 2**16
 FIRST_BYTES = 512
 
+#: Asked of a source for a header: enough for qemu-img's usual clusters. A
+#: server would send megabytes of the rest before it sees that we have gone.
+HEAD_BYTES = 2**18
+
 #: The order in which an unnamed compression is tried; Lago's own first.
 COMPRESSIONS = ('xz', None, 'zst', 'gz')
 
@@ -222,9 +226,23 @@ def _named_by_header(
 
 def _read_head(image: Image, provider: Provider) -> bytes:
     """Read the first cluster, which holds header and backing file name."""
+    head, needed = _read_first(image, provider, HEAD_BYTES)
+    if len(head) < needed:
+        head, _ = _read_first(image, provider, None)
+    return head
+
+
+def _read_first(
+    image: Image, provider: Provider, end: Optional[int]
+) -> Tuple[bytes, int]:
+    """Return first bytes of the image, and how many the header needs.
+
+    Args:
+        end: so many bytes are asked of the source; None: no limit.
+    """
     assert not isinstance(image.compression, model.Unknown)
     decoder = make_decoder(image.compression)
-    stream = provider.open(image.file)
+    stream = provider.open(image.file, end=end)
     head, needed = b'', FIRST_BYTES
     try:
         while len(head) < needed:
@@ -233,7 +251,7 @@ def _read_head(image: Image, provider: Provider) -> bytes:
                 break
             for piece in decoder.feed(chunk):
                 head += piece
-                if needed == FIRST_BYTES and qcow2.is_qcow2(head):
+                if len(head) >= FIRST_BYTES and qcow2.is_qcow2(head):
                     needed = qcow2.head_length(head)
                 if len(head) >= needed:
                     break
@@ -241,4 +259,4 @@ def _read_head(image: Image, provider: Provider) -> bytes:
         raise IndexFaults(provider.locate(image.file), [str(error)]) from None
     finally:
         stream.close()
-    return head
+    return head, needed

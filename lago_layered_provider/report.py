@@ -8,7 +8,6 @@ know the width, as in a CI log.
 from __future__ import annotations
 
 import datetime
-import threading
 import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence, TextIO
 
@@ -22,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from rich.tree import Tree
 
@@ -30,12 +29,17 @@ from .core.plan import Layer, Plan, State
 
 LOG_COLUMNS = 80
 
-#: A log gets a line for a layer when that much time or share has passed.
-LINE_SECONDS = 5
-LINE_PERCENT = 25
+#: A tree may be that wide before its sizes leave their columns.
+TREE_COLUMNS = 46
+LABEL_COLUMNS = 26
 
-STYLES = {
-    State.PRESENT: 'green', State.PARTIAL: 'yellow', State.MISSING: 'cyan',
+#: A log gets a line for a running layer when that much time has passed.
+LINE_SECONDS = 5
+
+STATES = {
+    State.PRESENT: ('present', 'green'),
+    State.PARTIAL: ('partly here', 'yellow'),
+    State.MISSING: ('missing', 'cyan'),
 }
 
 
@@ -60,17 +64,15 @@ def make_console(stream: TextIO) -> Console:
 
 
 def print_plan(plan: Plan, console: Console) -> None:
-    """Print the layers as a tree, and what they need."""
-    width = max(
-        [len(layer.name) + 4 * _depth(plan, layer) for layer in plan.layers],
-        default=0,
-    )
+    """Print the layers as a tree, and what they need in all."""
+    widths = [_width(plan, layer) for layer in plan.layers]
+    width = min(max(widths, default=0), TREE_COLUMNS)
+    console.print(f'{"LAYER":<{width}}{_columns("FETCH", "KEEP", "STATE")}')
     nodes: Dict[Optional[str], Tree] = {}
     roots: List[Tree] = []
-    for layer in plan.layers:
-        pad = width - len(layer.name) - 4 * _depth(plan, layer)
-        text = Text(layer.name + ' ' * pad + '  ')
-        text.append(_state_text(layer), style=STYLES[layer.state])
+    for layer, used in zip(plan.layers, widths):
+        text = Text(layer.name + ' ' * (width - used))
+        text.append_text(_layer_columns(layer))
         parent = nodes.get(layer.base)
         if parent is None:
             nodes[layer.name] = Tree(text, guide_style='dim')
@@ -82,34 +84,46 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(_summary(plan))
 
 
-def _depth(plan: Plan, layer: Layer) -> int:
-    depth = 0
+def _width(plan: Plan, layer: Layer) -> int:
+    """The columns of a name with the branches before it."""
+    width = len(layer.name)
     while layer.base is not None:
         layer = plan.layer(layer.base)
-        depth += 1
-    return depth
+        width += 4
+    return width
 
 
-def _state_text(layer: Layer) -> str:
+def _columns(fetch: str, keep: str, state: str) -> str:
+    return f'  {fetch:>9}  {keep:>9}  {state}'
+
+
+def _layer_columns(layer: Layer) -> Text:
+    word, style = STATES[layer.state]
     if layer.state is State.PRESENT:
-        return 'present'
-    fetch = f'fetch {size_text(layer.fetch)}'
-    if layer.state is State.PARTIAL:
-        return f'{fetch} more'
-    return fetch
+        text = _columns('-', '-', '')
+    else:
+        text = _columns(size_text(layer.fetch), size_text(layer.keep), '')
+    return Text.assemble(text, (word, style))
 
 
 def _summary(plan: Plan) -> str:
-    present = len(plan.layers) - len(plan.missing)
+    count = f'{len(plan.layers)} layer{"s" * (len(plan.layers) != 1)}'
     if not plan.missing:
-        count = f'{present} layer{"s" * (present != 1)}'
-        return f'{count}, all present: nothing to fetch.'
+        return f'\n{count}, all present: nothing to fetch.\n'
+    states = [layer.state for layer in plan.layers]
+    found = ', '.join(
+        f'{states.count(state)} {word}'
+        for state, (word, _) in STATES.items() if state in states
+    )
     at_least = '' if plan.exact else 'at least '
+    left = size_text(plan.room_left)
+    if plan.room_left < 0:
+        left = f'none, {size_text(-plan.room_left)} short'
     return (
-        f'{len(plan.layers)} layers, {present} present; '
-        f'to fetch {at_least}{size_text(plan.to_fetch)}, '
-        f'to keep {at_least}{size_text(plan.to_keep)}; '
-        f'room left {size_text(plan.room_left)}.'
+        f'\n{count}: {found}\n'
+        f'  to fetch   {at_least}{size_text(plan.to_fetch)}\n'
+        f'  to keep    {at_least}{size_text(plan.to_keep)}\n'
+        f'  room left  {left}\n'
     )
 
 
@@ -163,67 +177,77 @@ class NoProgress:
 
 
 class LineProgress(NoProgress):
-    """A plain line now and then, for logs."""
+    """A plain line when a layer starts and ends, and now and then between."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._lock = threading.Lock()
-        self._layers: Dict[str, _Line] = {}
+        self._counts: Dict[str, _Count] = {}
 
     def begin(self, name: str, total: Optional[int], done: int) -> None:
-        verb = 'going on with' if done else 'fetching'
-        with self._lock:
-            self._layers[name] = _Line(total, done)
-        self._console.print(f'{name}: {verb} {size_text(total)}')
+        self._counts[name] = _Count(total, done)
+        size = '' if total is None else f' {size_text(total)}'
+        here = f', {size_text(done)} of it are here' if done else ''
+        self._say(name, f'fetching{size}{here}')
 
     def advance(self, name: str, count: int) -> None:
-        with self._lock:
-            text = self._layers[name].advance(count)
-        if text:
-            self._console.print(f'{name}: {text}')
+        so_far = self._counts[name].advance(count)
+        if so_far:
+            self._say(name, so_far)
 
     def wait(self, name: str, reason: str) -> None:
-        self._console.print(f'{name}: waiting for {reason}')
+        self._say(name, f'waiting for {reason}')
 
     def end(self, name: str, outcome: str) -> None:
-        self._console.print(f'{name}: {outcome}')
+        count = self._counts.pop(name, None)
+        if outcome == 'fetched':
+            outcome = 'in the store' + (f', {count.in_all()}' if count else '')
+        self._say(name, outcome)
+
+    def _say(self, name: str, text: str) -> None:
+        self._console.print(f'{_label(name)}: {text}')
 
 
-class _Line:
-    """How far a layer is, and when that was last said."""
+class _Count:
+    """How far a layer is, how fast, and when that was last said."""
 
     def __init__(self, total: Optional[int], done: int) -> None:
         self._total = total
-        self._done = done
-        self._since = self._said_at = time.monotonic()
-        self._first = done
-        self._said_percent = self._percent()
+        self._first = self._done = done
+        self._began = self._said = self._last = time.monotonic()
 
     def advance(self, count: int) -> Optional[str]:
+        """Count; return what to say when it is time to say something."""
         self._done += count
-        now = time.monotonic()
-        percent = self._percent()
-        if percent >= 100 or (
-            percent < self._said_percent + LINE_PERCENT
-            and now < self._said_at + LINE_SECONDS
-        ):
+        self._last = time.monotonic()
+        if self._last < self._said + LINE_SECONDS:
             return None
-        self._said_at, self._said_percent = now, percent
-        speed = (self._done - self._first) / max(now - self._since, 0.001)
-        share = f'{percent} %, ' if self._total else ''
-        return f'{share}{size_text(self._done)}, {size_text(speed)}/s'
+        self._said = self._last
+        text = size_text(self._done)
+        if self._total:
+            percent = min(self._done * 100 // self._total, 100)
+            text = f'{percent} %, {text} of {size_text(self._total)}'
+        return f'{text}, {self._speed()}'
 
-    def _percent(self) -> int:
-        return self._done * 100 // self._total if self._total else 0
+    def in_all(self) -> str:
+        """Return what was fetched, how long that took and how fast."""
+        seconds = self._last - self._began
+        fetched = size_text(self._done - self._first)
+        return f'{fetched} in {seconds:.1f} s, {self._speed()}'
+
+    def _speed(self) -> str:
+        seconds = max(self._last - self._began, 0.001)
+        return f'{size_text((self._done - self._first) / seconds)}/s'
 
 
-class BarProgress(NoProgress):
+class BarProgress(LineProgress):
     """A bar for each running layer, for terminals."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._bars = Progress(
-            TextColumn('{task.description}'),
+            TextColumn('{task.description}', table_column=Column(
+                no_wrap=True, overflow='ellipsis', max_width=LABEL_COLUMNS,
+            )),
             BarColumn(bar_width=None),
             DownloadColumn(binary_units=True),
             TransferSpeedColumn(),
@@ -241,29 +265,19 @@ class BarProgress(NoProgress):
         self._bars.stop()
 
     def begin(self, name: str, total: Optional[int], done: int) -> None:
-        task = self._task(name)
-        self._bars.reset(
-            task, total=total, completed=done, description=_label(name),
+        self._counts[name] = _Count(total, done)
+        self._tasks[name] = self._bars.add_task(
+            _label(name), total=total, completed=done
         )
 
     def advance(self, name: str, count: int) -> None:
-        self._bars.advance(self._task(name), count)
-
-    def wait(self, name: str, reason: str) -> None:
-        self._bars.update(
-            self._task(name), description=f'{_label(name)} [dim]waits[/]',
-        )
-        self._console.print(f'{name}: waiting for {reason}')
+        self._counts[name].advance(count)
+        self._bars.advance(self._tasks[name], count)
 
     def end(self, name: str, outcome: str) -> None:
         if name in self._tasks:
             self._bars.remove_task(self._tasks.pop(name))
-        self._console.print(f'{name}: {outcome}')
-
-    def _task(self, name: str) -> TaskID:
-        if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(_label(name), total=None)
-        return self._tasks[name]
+        super().end(name, outcome)
 
 
 def _label(name: str) -> str:

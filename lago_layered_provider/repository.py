@@ -217,6 +217,13 @@ class TemplateStore:
                 return digest.value
         raise RuntimeError(f'Template: {temp_ver.name} has no hash')
 
+    def get_format(self, path: str) -> str:
+        """Return the format of an image by its path in this store."""
+        stored = self.store.find(os.path.basename(path))
+        if stored is None:
+            raise RuntimeError(f'{path} not present')
+        return stored.format
+
     def _name(self, temp_ver: TemplateVersion) -> str:
         return self._names.get(temp_ver.name, temp_ver.name)
 

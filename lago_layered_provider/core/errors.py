@@ -124,7 +124,7 @@ class VerifyError(LayeredError):
         self.expected = expected
         self.found = found
         super().__init__(
-            f'{image}: {what}: expected {expected}, found {found}',
+            f'{image}: {what}:\n  expected {expected}\n  found {found}',
             hint=hint,
         )
 
@@ -134,7 +134,21 @@ class SizeMismatch(VerifyError):
 
 
 class DigestMismatch(VerifyError):
-    """An image has another digest than announced."""
+    """An image has another digest than announced.
+
+    The message shows where long ones begin: nobody compares 128 digits.
+    """
+
+    def __init__(
+        self, image: str, *, expected: str, found: str, what: str,
+        hint: str = '',
+    ) -> None:
+        super().__init__(
+            image, expected=_beginning(expected), found=_beginning(found),
+            what=what, hint=hint,
+        )
+        self.expected = expected
+        self.found = found
 
 
 class DamagedImage(VerifyError):
@@ -197,8 +211,20 @@ class SeveralFailed(LayeredError):
 
     def __init__(self, errors: Iterable[LayeredError]) -> None:
         self.errors = tuple(errors)
-        lines = '\n'.join(str(error) for error in self.errors)
-        super().__init__(f'{len(self.errors)} images failed:\n{lines}')
+        lines = ''.join(
+            '\n- ' + error.message.replace('\n', '\n  ')
+            for error in self.errors
+        )
+        # A server that is gone is the same advice for all of its images.
+        hints = dict.fromkeys(error.hint for error in self.errors)
+        super().__init__(
+            f'{len(self.errors)} images failed:{lines}',
+            hint='\n'.join(filter(None, hints)),
+        )
+
+
+def _beginning(digest: str) -> str:
+    return digest if len(digest) <= 64 else f'{digest[:32]}...'
 
 
 def raise_all(failures: Sequence[BaseException]) -> None:

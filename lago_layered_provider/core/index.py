@@ -9,7 +9,6 @@ JSON, and a faulty entry disables itself and never its neighbours.
 from __future__ import annotations
 
 import json
-import math
 import re
 from dataclasses import dataclass, field, replace
 from typing import (
@@ -30,6 +29,9 @@ from .model import UNKNOWN, Base, Digest, Image, ImageRef, Unknown
 
 MAX_INDEX_BYTES = 64 * 2**20
 
+#: The end of the year 9999, in seconds since 1970.
+MAX_TIMESTAMP = 253402300799
+
 T = TypeVar('T')
 
 
@@ -43,20 +45,25 @@ class SourceSpec:
 
 @dataclass(frozen=True)
 class Index:
-    """The index of one repository; `location` is where it was read from."""
+    """The index of one repository.
+
+    Attributes:
+        location: path or URL where it was read from, for messages.
+        sources, raw_templates: as they stand in the document.
+    """
 
     name: str
     location: str
-    _sources: Mapping[str, Any] = field(repr=False)
-    _templates: Mapping[str, Any] = field(repr=False)
+    sources: Mapping[str, Any] = field(repr=False)
+    raw_templates: Mapping[str, Any] = field(repr=False)
 
     def templates(self) -> Tuple[str, ...]:
         """The names of all templates."""
-        return tuple(self._templates)
+        return tuple(self.raw_templates)
 
     def versions(self, template: str) -> Tuple[str, ...]:
         """The names of a template's versions, none if it is not there."""
-        entry = self._templates.get(template)
+        entry = self.raw_templates.get(template)
         versions = entry.get('versions') if isinstance(entry, dict) else None
         return tuple(versions) if isinstance(versions, dict) else ()
 
@@ -66,10 +73,10 @@ class Index:
         Raises:
             IndexFaults: it is not defined, or not well.
         """
-        faults = list(_source_faults(self._sources, name))
+        faults = list(_source_faults(self.sources, name))
         if faults:
             raise errors.IndexFaults(self.location, faults)
-        spec = self._sources[name]
+        spec = self.sources[name]
         return SourceSpec(type=spec['type'], args=spec.get('args', {}))
 
     def image(self, template: str, version: str) -> Image:
@@ -79,16 +86,17 @@ class Index:
             KeyError: there is none of that name.
             IndexFaults: its entry is faulty; all of it is named.
         """
-        entry = self._templates[template]
-        if not isinstance(entry, dict) or not isinstance(
-            entry.get('versions'), dict
-        ):
+        entry = self.raw_templates[template]
+        try:
+            if version not in self.versions(template):
+                raise KeyError(version)
+            ref = ImageRef(self.name, template, version)
+            return _read_entry(self, ref, entry['versions'][version])
+        except ValueError as error:
             raise errors.IndexFaults(
-                self.location, [f'template {template} has no "versions"']
-            )
-        return _EntryReader(self, template, version).read(
-            entry['versions'][version]
-        )
+                f'{self.location}: {template}:{version}', error.args,
+                hint='Its neighbours can be used; tell the admin.',
+            ) from None
 
     def images(self, template: str) -> Iterator[Image]:
         """Return all versions of a template that are not faulty."""
@@ -100,9 +108,9 @@ class Index:
 
     def entries(self) -> Iterator[Tuple[str, str, Mapping[str, Any]]]:
         """Return (template, version, entry as it stands) of all versions."""
-        for template in self._templates:
+        for template in self.raw_templates:
             for version in self.versions(template):
-                entry = self._templates[template]['versions'][version]
+                entry = self.raw_templates[template]['versions'][version]
                 if isinstance(entry, dict):
                     yield template, version, entry
 
@@ -129,8 +137,8 @@ def parse_index(data: bytes, location: str) -> Index:
     return Index(
         name=document['name'],
         location=location,
-        _sources=document.get('sources', {}),
-        _templates=document.get('templates', {}),
+        sources=document.get('sources', {}),
+        raw_templates=document.get('templates', {}),
     )
 
 
@@ -279,7 +287,7 @@ def _read_timestamp(value: object) -> float:
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, float))
-        or not math.isfinite(value)
+        or not 0 <= value <= MAX_TIMESTAMP
     ):
         raise ValueError(f'{value!r} is not a number of seconds')
     return value
@@ -289,6 +297,10 @@ def _read_mapping(value: object) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f'{value!r} is not an object')
     return value
+
+
+def _or_null(read: Callable[[object], T]) -> Callable[[object], Optional[T]]:
+    return lambda value: None if value is None else read(value)
 
 
 def _one_of(*allowed: Optional[str]) -> Callable[[object], Optional[str]]:
@@ -314,81 +326,52 @@ def _source_faults(sources: Mapping[str, Any], name: object) -> Iterator[str]:
         yield f'source {name!r}: "args" is not an object'
 
 
-class _EntryReader:
-    """Reads one version's entry and collects all its faults."""
+#: Keys of a version, as fields of an `Image`. A key that is absent and not
+#: required leaves the field as it is by default.
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    'handle': model.check_handle,
+    'timestamp': _read_timestamp,
+    'base': parse_base,
+    'format': _one_of(*model.FORMATS, None),
+    'compression': _one_of(*model.SUFFIXES),
+    'size': _or_null(_read_size),
+    'compressed_size': _or_null(_read_size),
+    'virtual_size': _or_null(_read_size),
+    'metadata': _or_null(_read_mapping),
+}
+_REQUIRED = ('handle', 'timestamp')
 
-    def __init__(self, index: Index, template: str, version: str) -> None:
-        self._index = index
-        self._names = (index.name, template, version)
-        self._faults: List[str] = []
 
-    def read(self, entry: object) -> Image:
-        if not isinstance(entry, dict):
-            self._faults.append('is not an object')
-            entry = {}
-        ref = self._try('', lambda: ImageRef(*self._names))
-        handle = self._take(entry, 'handle', model.check_handle)
-        timestamp = self._take(entry, 'timestamp', _read_timestamp)
-        self._faults.extend(
-            _source_faults(self._index._sources, entry.get('source'))
-        )
-        optional = {
-            key: self._take(entry, key, _read_size)
-            for key in ('size', 'compressed_size', 'virtual_size')
-            if entry.get(key) is not None
-        }
-        image_format = self._take(
-            entry, 'format', _one_of(*model.FORMATS, None), None
-        )
-        base = self._take(entry, 'base', parse_base, UNKNOWN)
-        if image_format == 'raw' and isinstance(base, (
-            model.BaseName, model.BaseFile, model.BaseDigest
-        )):
-            self._faults.append('a raw image cannot have a base')
-        compression: Any = self._take(
-            entry, 'compression', _one_of(*model.SUFFIXES), UNKNOWN
-        )
-        digests = tuple(self._digests(entry))
-        metadata = self._take(entry, 'metadata', _read_mapping, None)
-        if self._faults or ref is None or handle is None or timestamp is None:
-            raise errors.IndexFaults(
-                f'{self._index.location}: {":".join(self._names[1:])}',
-                self._faults,
-                hint='Its neighbours can be used; tell the admin.',
-            )
-        return Image(
-            ref=ref, source=entry['source'], handle=handle,
-            timestamp=timestamp, base=base, format=image_format,
-            compression=compression, digests=digests, metadata=metadata,
-            **optional,
-        )
+def _read_entry(index: Index, ref: ImageRef, entry: object) -> Image:
+    """Read one version's entry.
 
-    def _digests(self, entry: Mapping[str, Any]) -> Iterator[Digest]:
-        for algorithm in model.DIGEST_LENGTHS:
-            if entry.get(algorithm) is not None:
-                digest = self._try(
-                    '',
-                    lambda: _read_digest(algorithm, entry[algorithm]),
-                )
-                if digest:
-                    yield digest
-
-    def _take(
-        self, entry: Mapping[str, Any], key: str,
-        read: Callable[[Any], T], *default: Any,
-    ) -> Any:
-        if key not in entry and default:
-            return default[0]
-        if default and entry[key] is None and default[0] is None:
-            return None
-        if key not in entry:
-            self._faults.append(f'{key} is missing')
-            return None
-        return self._try(f'{key}: ', lambda: read(entry[key]))
-
-    def _try(self, prefix: str, read: Callable[[], T]) -> Optional[T]:
-        try:
-            return read()
-        except ValueError as error:
-            self._faults.append(f'{prefix}{error}')
-            return None
+    Raises:
+        ValueError: with all that is wrong, as its arguments.
+    """
+    if not isinstance(entry, dict):
+        raise ValueError('is not an object')
+    faults = list(_source_faults(index.sources, entry.get('source')))
+    faults += [f'{key} is missing' for key in _REQUIRED if key not in entry]
+    values: Dict[str, Any] = {}
+    for key, read in _READERS.items():
+        if key in entry:
+            try:
+                values[key] = read(entry[key])
+            except ValueError as error:
+                faults.append(f'{key}: {error}')
+    digests = []
+    for algorithm in model.DIGEST_LENGTHS:
+        if entry.get(algorithm) is not None:
+            try:
+                digests.append(_read_digest(algorithm, entry[algorithm]))
+            except ValueError as error:
+                faults.append(str(error))
+    if values.get('format') == 'raw' and values.get('base') not in (
+        None, UNKNOWN
+    ):
+        faults.append('a raw image cannot have a base')
+    if faults:
+        raise ValueError(*faults)
+    return Image(
+        ref=ref, source=entry['source'], digests=tuple(digests), **values
+    )

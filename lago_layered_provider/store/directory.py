@@ -43,7 +43,9 @@ class Store:
         with files.disk_errors(self.root):
             for directory in self._paths.directories:
                 os.makedirs(directory, exist_ok=True)
-                if not os.access(directory, os.W_OK | os.X_OK):
+                if not os.access(
+                    directory, os.W_OK | os.X_OK, effective_ids=True
+                ):
                     raise errors.StoreNotWritable(
                         f'{self.root}: the store cannot be written: no right '
                         f'to write in {directory}, or it is read-only',

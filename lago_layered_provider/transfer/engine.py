@@ -261,7 +261,10 @@ class _Work:
         digests = receiver.finish()
         verified = verify_staged(
             layer.image, base.image if base else None, stage,
+            base_virtual_size=self._virtual_size(base) if base else None,
         )
+        for oddity in verified.oddities:
+            self._progress.note(f'{layer.name}: warning: {oddity}')
         stage.mark_verified(Record(
             format=verified.format,
             size=stage.size,
@@ -271,6 +274,13 @@ class _Work:
             url=self._providers[layer.name].locate(layer.image.file),
             time=time.time(),
         ))
+
+    def _virtual_size(self, base: Layer) -> Optional[int]:
+        """Return the bytes that a guest sees of a base, None if unknown."""
+        if base.image and base.image.virtual_size is not None:
+            return base.image.virtual_size
+        stored = self._store.find(base.name)
+        return stored.virtual_size if stored else None
 
     def _commit(self, layer: Layer) -> None:
         """Make a staged layer visible, and all that waited for it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, Tuple
 
 from ..core import errors, qcow2, safety
 from ..core.model import Image
@@ -19,16 +19,26 @@ class Verified:
 
     format: str
     virtual_size: int
+    oddities: Tuple[str, ...] = ()
 
 
 def verify_staged(
-    image: Image, base: Optional[Image], stage: Stage
+    image: Image,
+    base: Optional[Image],
+    stage: Stage,
+    *,
+    base_virtual_size: Optional[int] = None,
 ) -> Verified:
     """Check format and header of a complete staged image.
 
     Args:
         base: the image that the index gives as base, None for a bottom
             image.
+        base_virtual_size: of the base in bytes, None where nobody knows it
+            yet.
+
+    Returns:
+        what it is; `oddities` are what the user should be warned of.
 
     Raises:
         UnsafeImage: the image must not be used; says all that is wrong.
@@ -43,6 +53,17 @@ def verify_staged(
                 f'it is a raw image and cannot stand on {base.ref.short}',
             ])
         return Verified('raw', stage.size)
+    header = _read_safe_header(image, base, stage)
+    return Verified('qcow2', header.virtual_size, tuple(
+        safety.find_oddities(header, base_virtual_size=base_virtual_size)
+    ))
+
+
+def _read_safe_header(
+    image: Image, base: Optional[Image], stage: Stage
+) -> qcow2.Qcow2Header:
+    name = str(image.ref)
+    first = stage.head(FIRST_BYTES)
     try:
         header = qcow2.parse_header(stage.head(qcow2.head_length(first)))
     except qcow2.BadHeader as error:
@@ -57,4 +78,4 @@ def verify_staged(
     )
     if dangers:
         raise errors.UnsafeImage(name, dangers)
-    return Verified('qcow2', header.virtual_size)
+    return header

@@ -46,12 +46,12 @@ def need(tool: str) -> str:
 
 def read_all(stream: Stream) -> bytes:
     chunks: List[bytes] = []
-    while True:
-        data = stream.read(1 << 20)
-        if not data:
-            stream.close()
-            return b''.join(chunks)
-        chunks.append(data)
+    with contextlib.closing(stream):
+        while True:
+            data = stream.read(1 << 20)
+            if not data:
+                return b''.join(chunks)
+            chunks.append(data)
 
 
 def fails(call: Callable[[], Any]) -> TransferError:
@@ -192,7 +192,8 @@ def test_nginx_connection_is_kept(nginx: str, tmp_path: Path) -> None:
         read_all(provider.open('el7'))
         read_all(provider.open('el7', start=len(DATA) - 9))
     connections = (tmp_path / 'nginx' / 'log').read_text().split()
-    assert len(connections) == 12
+    # The last line is written after its answer was sent.
+    assert len(connections) >= 11
     assert len(set(connections)) == 1
 
 
@@ -458,6 +459,7 @@ def test_late_abort_does_not_hit_the_next_stream() -> None:
         second = provider.open('el7')
         first.abort()
         assert read_all(second) == DATA
+        first.close()
 
 
 def test_stall_ends_by_timeout() -> None:
@@ -473,6 +475,7 @@ def test_stall_ends_by_timeout() -> None:
         stream = provider.open('el7')
         error = fails(lambda: stream.read(9))
         release.set()
+        stream.close()
         assert error.retryable
         assert 'no answer within 0.3 s' in error.reason
 
@@ -493,10 +496,11 @@ def test_statuses(status: int, retryable: bool) -> None:
         assert error.retry_after is None
 
 
-@pytest.mark.parametrize('value, low, high', [
-    ('7', 7, 7), (http_date(60), 50, 70), (http_date(-60), 0, 0),
+@pytest.mark.parametrize('wish, low, high', [
+    ('7', 7, 7), (60, 50, 70), (-60, 0, 0),
 ])
-def test_retry_after(value: str, low: float, high: float) -> None:
+def test_retry_after(wish: Union[str, int], low: int, high: int) -> None:
+    value = wish if isinstance(wish, str) else http_date(wish)
     with rude(lambda _: (503, {'Retry-After': value}, b'')) as (provider, _):
         found = fails(lambda: provider.open('el7')).retry_after
         assert found is not None
@@ -552,6 +556,7 @@ def test_range_answered_in_part() -> None:
         stream = provider.open('el7', start=10)
         assert stream.read(100) == DATA[10:20]
         assert fails(lambda: stream.read(100)).retryable
+        stream.close()
 
 
 def test_unasked_range_is_refused() -> None:
@@ -562,13 +567,15 @@ def test_unasked_range_is_refused() -> None:
         assert (error.status, error.retryable) == (206, False)
 
 
+LAST_YEARS = 'Thu, 01 Jan 2015 00:00:00 GMT'
+
+
 @pytest.mark.parametrize('headers, expected', [
-    ({'ETag': '"a"', 'Last-Modified': http_date(-99)}, '"a"'),
-    ({'ETag': 'W/"a"', 'Last-Modified': http_date(-99)}, None),
-    ({'Last-Modified': 'Thu, 01 Jan 2015 00:00:00 GMT'},
-     'Thu, 01 Jan 2015 00:00:00 GMT'),
-    # Changed in the second of the answer, or later.
-    ({'Last-Modified': http_date(60)}, None),
+    ({'ETag': '"a"', 'Last-Modified': LAST_YEARS}, '"a"'),
+    ({'ETag': 'W/"a"', 'Last-Modified': LAST_YEARS}, None),
+    ({'Last-Modified': LAST_YEARS}, LAST_YEARS),
+    # Not changed before the second of the answer.
+    ({'Last-Modified': 'Tue, 01 Jan 2999 00:00:00 GMT'}, None),
     ({'Last-Modified': 'yesterday'}, None),
     ({}, None),
 ])
@@ -577,7 +584,8 @@ def test_validators(
 ) -> None:
     with rude(lambda _: (200, dict(headers), b'x')) as (provider, _):
         assert provider.stat('el7').validator == expected
-        assert provider.open('el7').validator == expected
+        with contextlib.closing(provider.open('el7')) as stream:
+            assert stream.validator == expected
 
 
 @pytest.mark.parametrize('status', [405, 501])
@@ -658,7 +666,10 @@ def test_file(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         )
         assert (stream.start, stream.total) == (start, len(DATA))
         assert read_all(stream) == DATA[start:end]
-    assert provider.open('el7', start=len(DATA) + 1).start == 0
+    with contextlib.closing(
+        provider.open('el7', start=len(DATA) + 1)
+    ) as beyond:
+        assert beyond.start == 0
     (root / 'el7').write_bytes(b'changed')
     stream = provider.open('el7', start=5, validator=info.validator)
     assert stream.start == 0
@@ -681,6 +692,7 @@ def test_file_cut_while_read(root: Path) -> None:
     assert fails(lambda: stream.read(10)).retryable
     stream.abort()
     assert 'stopped' in fails(lambda: stream.read(10)).reason
+    stream.close()
 
 
 @pytest.mark.parametrize('form', ['{}', 'file://{}', 'file://localhost{}'])

@@ -19,6 +19,10 @@ and a user at a shell know. Standard library and command line tools only.
     response.py      what a correct server answers
     rude_handler.py  sends that, as badly as asked for
     environments.py  a LagoInitFile, a store, and the real ``lago`` on them
+    running.py       a ``lago`` that runs while a test looks on or kills it
+    stores.py        is what is visible in a store right, is it at rest?
+    checks.py        what holds for every environment that was made
+    world.py         all of these in order, for a test to spoil and to mend
     showcase.py      the demo's repository
     report.py        steps, paragraphs and tables, for people
 
@@ -39,6 +43,7 @@ A walk through all of it::
 
 from __future__ import annotations
 
+from .checks import check_disks, init_well, links_of
 from .commands import have, require, run
 from .dialects import Published
 from .environments import Finished, LagoSandbox
@@ -56,7 +61,7 @@ from .tiny_linux import TinyLinux, boot, markers_of
 __all__ = [
     'DiskImage', 'Fault', 'Finished', 'ImageSpec', 'LagoSandbox', 'Nginx',
     'Published', 'Publisher', 'Request', 'RudeServer', 'TinyLinux',
-    'backing_chain', 'boot', 'flatten', 'guest_digest', 'have',
-    'image_requests', 'make_chain', 'make_forest', 'markers_of',
-    'max_in_flight', 'require', 'run',
+    'backing_chain', 'boot', 'check_disks', 'flatten', 'guest_digest', 'have',
+    'image_requests', 'init_well', 'links_of', 'make_chain', 'make_forest',
+    'markers_of', 'max_in_flight', 'require', 'run',
 ]

@@ -95,6 +95,15 @@ class Ledger:
             self._changed.wait_for(settled, SETTLE_SECONDS)
             return list(self._requests)
 
+    def settled_requests(self) -> List[Request]:
+        """Return all requests, once no answer is in the making.
+
+        For clients that are gone: an answer ends when a write to them fails.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not self._active, SETTLE_SECONDS)
+            return list(self._requests)
+
     def forget(self) -> None:
         """Begin a new record."""
         with self._changed:

@@ -52,7 +52,7 @@ nets:
     dhcp: {start: 100, end: 254}
 """
 
-#: Bytes of an image file, and of the compressed file on the server.
+#: Bytes that an image takes, and those of the compressed file.
 Sizes = Tuple[int, int]
 
 
@@ -124,6 +124,8 @@ def _build(directory: Path, linux: TinyLinux) -> Showcase:
         showcase.digests[name] = guest_digest(disks[name])
         showcase.flat[name] = _flat_sizes(disks[name])
     repo.write()
+    for published in repo.images.values():
+        published.image.unlink()
     shutil.rmtree(directory / 'built')
     return showcase
 
@@ -133,7 +135,7 @@ def _flat_sizes(disk: Path) -> Sizes:
     flat = flatten(disk, disk.with_suffix('.flat'))
     packed = disk.with_suffix('.packed')
     compress(flat, packed, COMPRESSION, LEVEL)
-    sizes = flat.stat().st_size, packed.stat().st_size
+    sizes = flat.stat().st_blocks * 512, packed.stat().st_size
     flat.unlink()
     packed.unlink()
     return sizes

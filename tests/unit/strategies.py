@@ -97,7 +97,8 @@ def forests(draw: st.DrawFn, *, min_size: int = 1) -> Forest:
     bases: Dict[str, Optional[str]] = {}
     entries: Dict[str, Dict[str, Any]] = {}
     for number, name in enumerate(order):
-        below = draw(st.none() | st.sampled_from(order[:number] or [None]))
+        lower: List[Optional[str]] = [None, *order[:number]]
+        below = draw(st.sampled_from(lower))
         bases[name] = below
         entries[name] = {
             'source': 'main',

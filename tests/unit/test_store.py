@@ -319,6 +319,18 @@ def test_kill_at_every_step_leaves_nothing_half_made(
     assert seen == {(), (BASE,), (BASE, LAYER)}
 
 
+def test_header_torn_by_a_kill_is_written_again(store: Store) -> None:
+    put(store, BASE, BASE_BYTES)
+    put_staged(store, LAYER, LAYER_BYTES, BASE)
+    staged = f'{store.root}/.layered/partial/{LAYER}'
+    with open(staged, 'r+b') as stream:
+        stream.write(b'torn' * 20)
+    store.commit(LAYER, base=BASE, metadata=METADATA)
+    head = Path(store.path(LAYER)).read_bytes()[:CLUSTER]
+    assert qcow2.parse_header(head).backing_file == f'./{BASE}'
+    assert b''.join(store.read_published(LAYER)) == LAYER_BYTES
+
+
 def test_all_is_on_the_disk_before_the_name_shows_it(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

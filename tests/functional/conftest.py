@@ -1,0 +1,43 @@
+"""What the functional tests share: a small forest of images, a web server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Dict, Iterator
+
+import pytest
+
+from tests.lab import (
+    DiskImage, ImageSpec, Nginx, Publisher, make_forest, require,
+)
+
+
+@pytest.fixture(scope='session')
+def forest(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, DiskImage]:
+    """Build a base, a chain of three and a second layer on the base."""
+    require('qemu-img', 'qemu-io')
+    return make_forest(tmp_path_factory.mktemp('forest'), {
+        'base': ImageSpec(4),
+        'nfs': ImageSpec(1, 'base'),
+        'iscsi': ImageSpec(1, 'nfs'),
+        'other': ImageSpec(2, 'base'),
+    })
+
+
+@pytest.fixture(scope='session')
+def published(
+    forest: Dict[str, DiskImage], tmp_path_factory: pytest.TempPathFactory
+) -> Publisher:
+    """Publish the forest; copy its directory, do not change it."""
+    require('xz')
+    repo = Publisher(tmp_path_factory.mktemp('published') / 'www')
+    repo.add_forest(forest)
+    repo.write()
+    return repo
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Nginx]:
+    """Serve the directory ``www`` of the test, which a Publisher fills."""
+    with Nginx(tmp_path / 'www') as running:
+        yield running
