@@ -34,6 +34,11 @@ LOOKUP_THREADS = 8
 #: Seconds to wait for a server whose index we have kept.
 KEPT_TIMEOUT_SECONDS = 10
 
+INDEX_HINT = (
+    'Check the address of the index: --template-repo-path, or '
+    'template_repo_path in lago.conf.'
+)
+
 T = TypeVar('T')
 
 
@@ -103,6 +108,8 @@ def load_index(
         )
     except errors.TransferError as error:
         if kept is None or not error.retryable:
+            if error.status is not None and not error.retryable:
+                error.hint = INDEX_HINT
             raise
         warn(f'{error.message}; using the index kept from the last time')
         return index.parse_index(kept.body, location)

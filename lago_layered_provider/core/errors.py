@@ -106,6 +106,12 @@ class TransferError(LayeredError):
         self.status = status
         self.retryable = retryable
         self.retry_after = retry_after
+        if retryable:
+            hint = hint or 'Run it again later; what was fetched is kept.'
+        elif status is not None:
+            hint = hint or (
+                'Check the address, or tell the admin of the repository.'
+            )
         super().__init__(f'{url}: {reason}', hint=hint)
 
 
@@ -156,16 +162,26 @@ class DamagedImage(VerifyError):
 
 
 class UnsafeImage(LayeredError):
-    """An image is refused; `reasons` holds all of them."""
+    """An image is refused; `reasons` holds all of them.
 
-    def __init__(self, image: str, reasons: Sequence[str]) -> None:
+    `url` is where it came from, empty for a file that is in the store.
+    """
+
+    def __init__(
+        self, image: str, reasons: Sequence[str], *, url: str = ''
+    ) -> None:
         self.image = image
         self.reasons = tuple(reasons)
+        self.url = url
         lines = ''.join(f'\n  - {reason}' for reason in self.reasons)
+        origin = f' from {url}' if url else ''
         super().__init__(
-            f'{image}: refused before use:{lines}',
+            f'{image}{origin}: refused before use:{lines}',
             hint=(
                 'Nothing of it was kept; tell the admin of the repository.'
+                if url else
+                'If no disk stands on it, remove it, so that it is fetched '
+                'again.'
             ),
         )
 

@@ -153,19 +153,18 @@ def parse_json(data: bytes, location: str) -> Any:
             location,
             [f'is {len(data)} bytes; at most {MAX_INDEX_BYTES} are read'],
         )
-    if data.lstrip()[:1] == b'<':
-        raise errors.IndexFaults(
-            location,
-            ['expected JSON, found an HTML or XML page'],
-            hint='Check the address; it should end in repo.metadata.',
-        )
     try:
         return json.loads(data)
     except RecursionError:
         fault = 'is nested too deeply'
     except ValueError as error:
         fault = f'is not JSON: {error}'
-    raise errors.IndexFaults(location, [fault])
+        if data.lstrip()[:1] == b'<':
+            fault = 'expected JSON, found an HTML or XML page'
+    raise errors.IndexFaults(
+        location, [fault],
+        hint='Check the address, or tell the admin of the repository.',
+    )
 
 
 def parse_base(value: object) -> Union[Base, None, Unknown]:

@@ -261,6 +261,7 @@ class _Work:
         digests = receiver.finish()
         verified = verify_staged(
             layer.image, base.image if base else None, stage,
+            url=self._providers[layer.name].locate(layer.image.file),
             base_virtual_size=self._virtual_size(base) if base else None,
         )
         for oddity in verified.oddities:

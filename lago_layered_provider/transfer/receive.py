@@ -133,7 +133,7 @@ class Receiver:
             for data in self._decoder.feed(chunk):
                 self._hash(data)
                 if limit is not None and self.produced > limit:
-                    raise self._wrong_size('more')
+                    raise self._wrong_size('more than that')
                 self._stage.write(data)
         except CorruptStream as error:
             raise self._damaged(error) from None
@@ -161,7 +161,8 @@ class Receiver:
 
     def _wrong_size(self, found: str) -> errors.SizeMismatch:
         return errors.SizeMismatch(
-            str(self._image.ref), what='size of the uncompressed image',
+            str(self._image.ref),
+            what=f'size of the uncompressed image from {self._location}',
             expected=f'{self._image.size} bytes', found=found,
             hint='It was not kept; tell the admin of the repository.',
         )

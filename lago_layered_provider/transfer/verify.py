@@ -27,6 +27,7 @@ def verify_staged(
     base: Optional[Image],
     stage: Stage,
     *,
+    url: str = '',
     base_virtual_size: Optional[int] = None,
 ) -> Verified:
     """Check format and header of a complete staged image.
@@ -34,6 +35,7 @@ def verify_staged(
     Args:
         base: the image that the index gives as base, None for a bottom
             image.
+        url: where the image came from, for the message.
         base_virtual_size: of the base in bytes, None where nobody knows it
             yet.
 
@@ -51,23 +53,23 @@ def verify_staged(
         if base is not None:
             raise errors.UnsafeImage(name, [
                 f'it is a raw image and cannot stand on {base.ref.short}',
-            ])
+            ], url=url)
         return Verified('raw', stage.size)
-    header = _read_safe_header(image, base, stage)
+    header = _read_safe_header(image, base, stage, url)
     return Verified('qcow2', header.virtual_size, tuple(
         safety.find_oddities(header, base_virtual_size=base_virtual_size)
     ))
 
 
 def _read_safe_header(
-    image: Image, base: Optional[Image], stage: Stage
+    image: Image, base: Optional[Image], stage: Stage, url: str
 ) -> qcow2.Qcow2Header:
     name = str(image.ref)
     first = stage.head(FIRST_BYTES)
     try:
         header = qcow2.parse_header(stage.head(qcow2.head_length(first)))
     except qcow2.BadHeader as error:
-        raise errors.UnsafeImage(name, [str(error)]) from None
+        raise errors.UnsafeImage(name, [str(error)], url=url) from None
     dangers = safety.find_dangers(
         header,
         expected_backing=(
@@ -77,5 +79,5 @@ def _read_safe_header(
         virtual_size=image.virtual_size,
     )
     if dangers:
-        raise errors.UnsafeImage(name, dangers)
+        raise errors.UnsafeImage(name, dangers, url=url)
     return header

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import select
 import socket
 import struct
 import time
@@ -13,7 +15,7 @@ from typing import Any, Iterator, Set
 from .faults import Fault
 from .ledger import Ledger
 from .records import Request
-from .response import Response, blocks, respond
+from .response import PAUSE_SECONDS, Response, blocks, respond
 
 
 class CutConnection(Exception):
@@ -95,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
         sent = 0
         ledger.begin(self)
         try:
-            ledger.stopping.wait(fault.delay)
+            self._sit_out(fault.delay)
             self.finishing = self.command == 'HEAD' or not response.length
             self._send_head(response)
             for data in self._body(response, fault):
@@ -132,6 +134,20 @@ class Handler(BaseHTTPRequestHandler):
         if fault.extra_length:
             self.close_connection = True
 
+    def _sit_out(self, seconds: float) -> None:
+        """Do nothing for some time, until the client gives up."""
+        end = time.monotonic() + seconds
+        left = seconds
+        while left > 0 and not self.server.ledger.stopping.is_set():
+            pause = min(left, PAUSE_SECONDS)
+            ready, _, _ = select.select([self.connection], [], [], pause)
+            if ready and not self.connection.recv(1, socket.MSG_PEEK):
+                raise CutConnection
+            if ready:
+                # The next request already: nobody is going away.
+                self.server.ledger.stopping.wait(pause)
+            left = end - time.monotonic()
+
     def _paced(self, response: Response, fault: Fault) -> Iterator[bytes]:
         """Yield the body, stopping and waiting as the fault has it."""
         ledger = self.server.ledger
@@ -144,7 +160,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.finishing = not stall
                 yield data[:limit - sent]
                 if stall:
-                    ledger.stopping.wait()
+                    self._sit_out(math.inf)
                 raise CutConnection
             if fault.rate:
                 due = began + (sent + len(data)) / fault.rate

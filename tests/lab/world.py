@@ -172,7 +172,9 @@ class World:
         done = self.box.init()
         assert done.code == 2, done.output
         check_leftovers(self.box)
-        return message_of(done)
+        message = message_of(done)
+        print(message)
+        return message
 
     def succeed(self, forest: Mapping[str, DiskImage]) -> Finished:
         """Run ``lago init``, see it succeed with the right bytes."""

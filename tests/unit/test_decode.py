@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from lago_layered_provider.core import xz
 from lago_layered_provider.transfer.decode import (
-    PIECE_BYTES,
     Checkpoint,
     CorruptStream,
     make_decoder,
 )
+from lago_layered_provider.transfer.units import PIECE_BYTES
 
 KINDS = ('gz', 'zst', 'xz', 'xz blocks')
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import Any, Dict, List, Mapping, Set, Tuple, Type
+from typing import Any, Dict, Iterator, List, Mapping, Set, Tuple, Type
 
 import pytest
 from hypothesis import given
@@ -495,6 +495,18 @@ class Spy(Dict[str, Any]):
         return super().get(key, default)
 
 
+class Versions(Dict[str, Any]):
+    """Versions that are gone through only so often."""
+
+    left = 50
+
+    def __iter__(self) -> Iterator[str]:
+        self.left -= 1
+        if not self.left:
+            pytest.fail('all versions are gone through again and again')
+        return super().__iter__()
+
+
 @dataclass(frozen=True)
 class Crowd:
     """100,000 good entries, by version; `seen` is what was read in full."""
@@ -506,7 +518,7 @@ class Crowd:
         """Put a graph among them, in many templates or all in one."""
         self.seen.clear()
         templates: Dict[str, Any] = (
-            {one_template: {'versions': dict(self.entries)}}
+            {one_template: {'versions': Versions(self.entries)}}
             if one_template else {
                 f't{version}': {'versions': {version: entry}}
                 for version, entry in self.entries.items()

@@ -1,0 +1,108 @@
+"""Turn what goes wrong with HTTP into `TransferError`, for people."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import ssl
+from typing import Iterator, NoReturn, Tuple
+from urllib.parse import urlsplit
+
+import requests
+from urllib3 import exceptions as urllib3_errors
+
+from ..core.errors import TransferError
+from .http_headers import parse_retry_after
+
+#: An answer that is an error is read to its end when it is this short.
+SHORT_ANSWER_BYTES = 128 << 10
+
+#: Statuses beside 5xx that can heal: Request Timeout, Too Early, Too Many
+#: Requests.
+_PASSING = (408, 425, 429)
+
+NETWORK_ERRORS = (
+    OSError,  # requests.RequestException is one
+    urllib3_errors.HTTPError,
+    http.client.HTTPException,
+    UnicodeError,  # a host name that IDNA cannot encode
+)
+
+_BAD_REQUESTS = (
+    requests.TooManyRedirects,
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.MissingSchema,
+    ssl.SSLCertVerificationError,
+    UnicodeError,
+)
+
+
+def hide_password(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition('@')[2]).geturl()
+
+
+def _explain(error: BaseException, timeout: float) -> Tuple[str, bool]:
+    """Return a reason for people, and whether trying again can help."""
+    causes = [error]
+    while True:
+        cause = causes[0].__cause__ or causes[0].__context__
+        if cause is None or cause in causes:
+            break
+        causes.insert(0, cause)
+    proxy = any(isinstance(c, requests.exceptions.ProxyError) for c in causes)
+    where = 'proxy: ' if proxy else ''
+    # The innermost cause is the plainest; urllib3 1.26 calls every failure
+    # to connect a timeout.
+    for cause in causes:
+        if isinstance(cause, socket.gaierror):
+            return where + 'name not known', cause.errno == socket.EAI_AGAIN
+        if isinstance(cause, ConnectionRefusedError):
+            return where + 'connection refused', True
+        if isinstance(cause, ConnectionResetError):
+            return where + 'connection reset', True
+        if isinstance(cause, http.client.IncompleteRead):
+            return where + 'the connection ended', True
+        if isinstance(cause, _BAD_REQUESTS):
+            return where + str(cause), False
+        if isinstance(cause, (
+            socket.timeout, requests.Timeout, urllib3_errors.TimeoutError,
+        )):
+            return where + f'no answer within {timeout:g} s', True
+    # A plain OSError without a number is a local one, such as a missing CA
+    # bundle.
+    local = type(error) is OSError and error.errno is None
+    return where + (str(causes[0]) or repr(causes[0])), not local
+
+
+@contextlib.contextmanager
+def network(url: str, timeout: float) -> Iterator[None]:
+    """Turn what requests and its parts raise into `TransferError`."""
+    try:
+        yield
+    except NETWORK_ERRORS as error:
+        reason, retryable = _explain(error, timeout)
+        raise TransferError(url, reason, retryable=retryable) from error
+
+
+def refuse(url: str, response: requests.Response) -> NoReturn:
+    """Raise what a status means that is not the one hoped for."""
+    status = response.status_code
+    phrase = http.client.responses.get(status, response.reason or '')
+    with contextlib.suppress(*NETWORK_ERRORS):
+        # Reading a short answer to its end keeps the connection for the
+        # next request; many look-ups end with a 404.
+        length = int(response.headers.get('Content-Length') or 0)
+        if length <= SHORT_ANSWER_BYTES:
+            response.raw.read(SHORT_ANSWER_BYTES, decode_content=False)
+    response.close()
+    raise TransferError(
+        url,
+        f'HTTP {status} {phrase}'.rstrip(),
+        # 410 Gone is as missing as 404 Not Found.
+        status=404 if status == 410 else status,
+        retryable=status in _PASSING or status >= 500 and status != 501,
+        retry_after=parse_retry_after(response.headers),
+    )

@@ -1,0 +1,161 @@
+"""Decompress one unit of a file: a block, frame or member.
+
+A unit depends on no other one, so several could be decoded side by side.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Callable, Iterator, Optional, Protocol, Tuple, Type
+
+#: The most that a decoder yields at once.
+PIECE_BYTES = 1 << 20
+
+#: Largest window of a .zst frame: 2 ** 27 bytes, 128 MiB (``zstd --long``).
+ZSTD_WINDOW_LOG_MAX = 27
+
+#: Memory for one .xz block: a dictionary of 128 MiB (``xz -9``: 64 MiB) and
+#: what liblzma needs beside it.
+XZ_MEMORY_BYTES = 160 << 20
+
+
+class CorruptStream(ValueError):
+    """The file is damaged, truncated, or not of the announced kind."""
+
+
+class RawDecompressor(Protocol):
+    """Decompresses one unit, as Python's lzma and zstd do."""
+
+    @property
+    def eof(self) -> bool: ...  # noqa: E704
+
+    @property
+    def needs_input(self) -> bool: ...  # noqa: E704
+
+    @property
+    def unused_data(self) -> bytes: ...  # noqa: E704
+
+    def decompress(
+        self, data: bytes, max_length: int
+    ) -> bytes: ...  # noqa: E704
+
+
+#: A fresh decompressor, and what it raises on bad data.
+Opened = Tuple[RawDecompressor, Type[Exception]]
+
+
+class _Gunzip:
+    """One member of a .gz file, in the form of lzma's and zstd's."""
+
+    def __init__(self) -> None:
+        import zlib
+        # 16 + 15: a gzip header and trailer, the largest window.
+        self._raw = zlib.decompressobj(31)
+        self.needs_input = True
+
+    @property
+    def eof(self) -> bool:
+        return self._raw.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._raw.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        piece = self._raw.decompress(
+            data or self._raw.unconsumed_tail, max_length
+        )
+        # All input may be gone while output waits inside: a full piece
+        # says nothing about the end.
+        self.needs_input = (
+            len(piece) < max_length and not self._raw.unconsumed_tail
+        )
+        return piece
+
+
+def open_gzip() -> Opened:
+    import zlib
+    return _Gunzip(), zlib.error
+
+
+def open_zstd() -> Opened:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    option = zstd.DecompressionParameter.window_log_max
+    raw = zstd.ZstdDecompressor(options={option: ZSTD_WINDOW_LOG_MAX})
+    return raw, zstd.ZstdError
+
+
+def open_xz() -> Opened:
+    import lzma
+    raw = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY_BYTES)
+    return raw, lzma.LZMAError
+
+
+class Unit:
+    """One unit of a file: a job that depends on no other.
+
+    Args:
+        open_raw: makes the decompressor.
+        prime: what the decompressor must see before the unit's own bytes.
+        size, makes: bytes of the unit in the file and uncompressed, where
+            known; otherwise the decompressor finds the end.
+
+    Attributes:
+        ended: the whole unit was decoded.
+        rest: what was fed beyond its end.
+    """
+
+    def __init__(
+        self,
+        open_raw: Callable[[], Opened],
+        *,
+        prime: bytes = b'',
+        size: Optional[int] = None,
+        makes: Optional[int] = None,
+    ) -> None:
+        self._raw, self._error = open_raw()
+        self.size = size
+        self._makes = makes
+        self._fed = self._made = 0
+        self.ended = False
+        self.rest = b''
+        if prime:
+            self._decompress(prime)
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield what `data` adds; exhaust it before the next call.
+
+        Raises:
+            CorruptStream: the unit is damaged.
+        """
+        own = data if self.size is None else data[:self.size - self._fed]
+        self._fed += len(own)
+        more = own
+        while True:
+            piece = self._decompress(more)
+            more = b''
+            if piece:
+                self._made += len(piece)
+                yield piece
+            if self._raw.eof or self._raw.needs_input:
+                break
+        if self.size is None:
+            self.ended = self._raw.eof
+            self.rest = self._raw.unused_data
+        else:
+            self.ended = self._fed == self.size
+            self.rest = data[len(own):]
+            if self.ended and self._made != self._makes:
+                raise CorruptStream(
+                    f'a block made {self._made} bytes instead of '
+                    f'{self._makes}'
+                )
+
+    def _decompress(self, data: bytes) -> bytes:
+        try:
+            return self._raw.decompress(data, PIECE_BYTES)
+        except self._error as error:
+            raise CorruptStream(f'damaged data: {error}') from error
