@@ -185,7 +185,7 @@ def running_vms() -> bool:
     """See to it that `lago_repair_vms` gets its turn.
 
     A `VirtEnv` is what imports the modules concerned, so they are repaired
-    then. All other commands are spared the 0.2 s that the import takes.
+    then. All other commands are spared that import.
     """
     original = virt.VirtEnv.__init__
 

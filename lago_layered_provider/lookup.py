@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Dict, List, Optional, Tuple, Union
 
-from .core import index, model, qcow2, xz
+from .core import entry, index, model, qcow2, xz
 from .core.errors import IndexFaults, TransferError
 from .core.model import UNKNOWN, BaseName, Digest, Image
 from .transfer.decode import CorruptStream, make_decoder
@@ -52,7 +52,7 @@ def look_up(image: Image, provider: Provider) -> Image:
     image = _find_file(image, provider)
     if image.metadata is None or image.base is UNKNOWN:
         document = _read_metadata(image, provider)
-        image = index.add_sidecar(image, document)
+        image = entry.add_sidecar(image, document)
     if image.digest is None:
         image = _read_hash(image, provider)
     if image.size is None:
@@ -99,7 +99,7 @@ def _sidecar(
     image: Image, provider: Provider, suffix: str
 ) -> Tuple[str, Optional[bytes]]:
     """Read a sidecar; Lago also knows it under the compressed file's name."""
-    handle = index.strip_suffix(image.handle)
+    handle = entry.strip_suffix(image.handle)
     names = [handle + suffix]
     if image.file != handle:
         names.append(image.file + suffix)
@@ -213,7 +213,7 @@ def _named_by_header(
     try:
         if '/' in plain:
             raise ValueError(f'backing file {name!r} is not in its directory')
-        base = index.parse_base(plain)
+        base = entry.parse_base(plain)
         if not isinstance(base, (BaseName, model.BaseDigest)):
             raise ValueError(f'backing file {name!r} names no image')
     except ValueError as error:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import datetime
 import time
-from typing import Any, Dict, List, Mapping, Optional, Sequence, TextIO
+from typing import Any, Dict, Mapping, Optional, Sequence, TextIO
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
 from rich.table import Column, Table
 from rich.text import Text
@@ -68,19 +69,13 @@ def print_plan(plan: Plan, console: Console) -> None:
     widths = [_width(plan, layer) for layer in plan.layers]
     width = min(max(widths, default=0), TREE_COLUMNS)
     console.print(f'{"LAYER":<{width}}{_columns("FETCH", "KEEP", "STATE")}')
+    forest = Tree('', guide_style='dim', hide_root=True)
     nodes: Dict[Optional[str], Tree] = {}
-    roots: List[Tree] = []
     for layer, used in zip(plan.layers, widths):
         text = Text(layer.name + ' ' * (width - used))
         text.append_text(_layer_columns(layer))
-        parent = nodes.get(layer.base)
-        if parent is None:
-            nodes[layer.name] = Tree(text, guide_style='dim')
-            roots.append(nodes[layer.name])
-        else:
-            nodes[layer.name] = parent.add(text)
-    for root in roots:
-        console.print(root, no_wrap=True)
+        nodes[layer.name] = nodes.get(layer.base, forest).add(text)
+    console.print(forest, no_wrap=True)
     console.print(_summary(plan))
 
 
@@ -134,8 +129,8 @@ def print_templates(
     table = Table(box=None, pad_edge=False)
     for name in ('TEMPLATE', 'VERSION', 'DATE', 'BASE'):
         table.add_column(name, overflow='fold')
-    table.add_column('FETCH', justify='right', no_wrap=True)
-    table.add_column('KEEP', justify='right', no_wrap=True)
+    for name in ('FETCH', 'KEEP'):
+        table.add_column(name, justify='right', no_wrap=True)
     table.add_column('STATE', no_wrap=True)
     for row in rows:
         date = datetime.date.fromtimestamp(row['timestamp'])
@@ -239,6 +234,15 @@ class _Count:
         return f'{size_text((self._done - self._first) / seconds)}/s'
 
 
+class _SpeedColumn(ProgressColumn):
+    """rich's own speaks of MB beside our MiB."""
+
+    def render(self, task: Task) -> Text:
+        if task.finished:
+            return Text('fetched', style='green')
+        return Text(f'{size_text(task.speed)}/s' if task.speed else '')
+
+
 class BarProgress(LineProgress):
     """A bar for each running layer, for terminals."""
 
@@ -250,8 +254,8 @@ class BarProgress(LineProgress):
             )),
             BarColumn(bar_width=None),
             DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(compact=True),
+            _SpeedColumn(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             console=console,
             transient=True,
         )
@@ -289,6 +293,5 @@ def make_progress(kind: str, console: Console) -> NoProgress:
     """Return the display for a `progress` setting."""
     if kind == 'none':
         return NoProgress(console)
-    if kind == 'bar' or (kind == 'auto' and console.is_terminal):
-        return BarProgress(console)
-    return LineProgress(console)
+    bars = kind == 'bar' or (kind == 'auto' and console.is_terminal)
+    return BarProgress(console) if bars else LineProgress(console)

@@ -20,7 +20,8 @@ from typing import (
     Union,
 )
 
-from . import errors, index
+from . import errors
+from .entry import strip_suffix
 from .index import Index
 from .model import (
     UNKNOWN,
@@ -243,7 +244,7 @@ def _fits(
     if isinstance(base, BaseDigest):
         return entry.get(base.digest.algorithm) == base.digest.value
     handle = str(entry.get('handle')).rsplit('/', 1)[-1]
-    return index.strip_suffix(handle) == base.name
+    return strip_suffix(handle) == base.name
 
 
 def _places(indexes: Sequence[Index]) -> str:

@@ -172,6 +172,10 @@ def test_one_is_killed_while_another_waits_for_it(
         print(f'fetched again: {again} bytes')
         assert 0 <= again <= 16 * MIB
     assert len(check_visible(store, repo)) == 3
+    # The reservation of the killed one goes when the next plan is made.
+    assert second.run(
+        '--prefix-name', 'again', 'init', '--skip-bootstrap'
+    ).code == 0
     assert leftovers(store) == []
     check_disks(second, forest, vm0='nfs', vm1='other')
 

@@ -93,7 +93,7 @@ class Ledger:
 
         with self._changed:
             self._changed.wait_for(settled, SETTLE_SECONDS)
-            return list(self._requests)
+            return sorted(self._requests, key=lambda one: one.end)
 
     def settled_requests(self) -> List[Request]:
         """Return all requests, once no answer is in the making.

@@ -10,7 +10,7 @@ import struct
 import time
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Iterator, Set
+from typing import Any, Iterator, Optional, Set
 
 from .faults import Fault
 from .ledger import Ledger
@@ -66,8 +66,18 @@ class Handler(BaseHTTPRequestHandler):
     server: Listener
     protocol_version = 'HTTP/1.1'
     server_version = 'rude'
-    #: Nothing but the end of an answer is left to do.
-    finishing = False
+    #: When nothing but the last bytes of an answer was left to send.
+    _ended: Optional[float] = None
+
+    @property
+    def finishing(self) -> bool:
+        """Tell whether nothing but the end of an answer is left to do."""
+        return self._ended is not None
+
+    @finishing.setter
+    def finishing(self, value: bool) -> None:
+        # Before the client can have it all, and so before its next request.
+        self._ended = time.time() if value else None
 
     def setup(self) -> None:
         self.server.open_sockets.add(self.request)
@@ -113,7 +123,7 @@ class Handler(BaseHTTPRequestHandler):
                 range=headers.get('range', ''),
                 if_range=headers.get('if-range', ''),
                 if_none_match=headers.get('if-none-match', ''),
-                sent=sent, start=started, end=time.time(),
+                sent=sent, start=started, end=self._ended or time.time(),
                 user_agent=headers.get('user-agent', ''),
             ))
 

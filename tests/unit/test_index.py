@@ -9,14 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lago_layered_provider.core.entry import (
+    add_sidecar,
+    parse_base,
+    strip_suffix,
+)
 from lago_layered_provider.core.errors import IndexFaults
 from lago_layered_provider.core.index import (
     MAX_INDEX_BYTES,
     Index,
-    add_sidecar,
-    parse_base,
     parse_index,
-    strip_suffix,
 )
 from lago_layered_provider.core.model import (
     UNKNOWN,

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lago_layered_provider.core import errors
-from lago_layered_provider.core.index import Index, parse_base, parse_index
+from lago_layered_provider.core.entry import parse_base
+from lago_layered_provider.core.index import Index, parse_index
 from lago_layered_provider.core.model import UNKNOWN, BaseName
 from lago_layered_provider.core.resolve import (
     MAX_CHAIN_DEPTH,

@@ -1,0 +1,107 @@
+"""Run a process and say what it cost, with all its children."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator, Mapping, Sequence
+
+SAMPLE_SECONDS = 0.025
+KIB = 1024
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a process took from its start to its end.
+
+    Attributes:
+        wall: seconds.
+        cpu: seconds in user and system mode, children's included.
+        peak: bytes of memory (RSS) of the process and its children at the
+            worst moment; a page shared by two counts twice.
+        stderr: what it printed there.
+    """
+
+    wall: float
+    cpu: float
+    peak: int
+    stderr: str
+
+
+def measure(
+    command: Sequence[str], *, env: Mapping[str, str], cwd: Path
+) -> Cost:
+    """Run a command to its end.
+
+    What is not yet on the disk of earlier runs is written first. It prints
+    to nobody: stdout is /dev/null.
+
+    Raises:
+        RuntimeError: it failed; with its stderr.
+    """
+    os.sync()
+    with tempfile.TemporaryFile() as stderr:
+        began = time.monotonic()
+        process = subprocess.Popen(
+            command, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=stderr,
+        )
+        watch = _Watch(process.pid)
+        watch.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.monotonic() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        watch.stop()
+        stderr.seek(0)
+        text = stderr.read().decode('utf-8', 'replace')
+    if process.returncode:
+        raise RuntimeError(
+            f'{" ".join(command)}: exit status {process.returncode}\n{text}'
+        )
+    return Cost(
+        wall, usage.ru_utime + usage.ru_stime,
+        max(watch.peak, usage.ru_maxrss * KIB), text,
+    )
+
+
+class _Watch(threading.Thread):
+    """Note the most memory that a process and its children have at once.
+
+    What the kernel keeps (ru_maxrss) is exact, but only of the largest one
+    of them.
+    """
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.peak = 0
+        self._pid = pid
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.wait(SAMPLE_SECONDS):
+            self.peak = max(self.peak, sum(_memory_of_tree(self._pid)))
+
+    def stop(self) -> None:
+        self._ended.set()
+        self.join()
+
+
+def _memory_of_tree(pid: int) -> Iterator[int]:
+    """Yield the RSS in bytes of a process and all of its children."""
+    try:
+        pages = Path(f'/proc/{pid}/statm').read_text().split()[1]
+        children = [
+            int(child)
+            for task in Path(f'/proc/{pid}/task').iterdir()
+            for child in (task / 'children').read_text().split()
+        ]
+    except (OSError, IndexError):
+        return  # it has ended meanwhile
+    yield int(pages) * os.sysconf('SC_PAGE_SIZE')
+    for child in children:
+        yield from _memory_of_tree(child)
