@@ -13,7 +13,7 @@ from lago.config import config
 from lago.plugins.output import DefaultOutFormatPlugin
 
 from . import provision, repository
-from .core import errors, initfile, plan
+from .core import errors, initfile, plan, planning
 from .core.model import UNKNOWN, Image, Stored
 from .core.resolve import Catalog, Wanted
 from .store import Store
@@ -125,7 +125,7 @@ def _row(image: Image, here: Optional[Stored]) -> Dict[str, Any]:
 
 
 def _find(store: Store, image: Image) -> Optional[Stored]:
-    found = [store.find(name) for name in plan.store_names(image)]
+    found = [store.find(name) for name in planning.store_names(image)]
     return next((here for here in found if here), None)
 
 
@@ -151,7 +151,8 @@ def run_plan(args: argparse.Namespace) -> None:
 
 def _read_wanted(words: List[str]) -> List[Wanted]:
     path = words[0] if words else 'LagoInitFile'
-    if len(words) <= 1 and (not words or os.path.isfile(path)):
+    named = path.startswith(('/', './', '../')) or os.path.isfile(path)
+    if len(words) <= 1 and (not words or named):
         return [
             disk.wanted
             for disk in initfile.template_disks(_load_initfile(path), path)

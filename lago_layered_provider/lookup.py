@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Dict, List, Optional, Tuple, Union
 
-from .core import entry, index, model, qcow2, xz
+from .core import entry, index, model, qcow2, xz, xz_index
 from .core.errors import IndexFaults, TransferError
 from .core.model import UNKNOWN, BaseName, Digest, Image
 from .transfer.decode import CorruptStream, make_decoder
@@ -161,10 +161,10 @@ def _uncompressed_size(image: Image, provider: Provider) -> Optional[int]:
         if tail is None:
             return None
         try:
-            found = xz.parse_index_tail(tail, total)
+            found = xz_index.parse_index_tail(tail, total)
         except xz.BadXz:
             return None
-        if not isinstance(found, xz.Needed):
+        if not isinstance(found, xz_index.Needed):
             return found.uncompressed_size if found else None
         needed = found.bytes_needed
 

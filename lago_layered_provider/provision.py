@@ -22,7 +22,8 @@ from typing import (
 from .core import errors, index, resolve
 from .core.index import Index
 from .core.model import Chain, Image, Partial, Stored
-from .core.plan import Plan, make_plan, store_names
+from .core.plan import Plan
+from .core.planning import make_plan, store_names
 from .core.resolve import Catalog, Wanted
 from .settings import Settings
 from .store import Store
@@ -253,7 +254,7 @@ def _needs(plan: Plan) -> Dict[str, int]:
 def _fetch(
     plan: Plan, store: Store, sources: Sources, progress: Progress
 ) -> None:
-    from .transfer import engine
+    from .transfer import engine, fetch
 
     settings = sources.settings
     providers = {
@@ -261,10 +262,13 @@ def _fetch(
         for layer in plan.missing if layer.image
     }
     store.prepare()
-    with store.reserve(_needs(plan)):
+    needs = _needs(plan)
+    with store.reserve(needs):
+        # Another transfer may have reserved room since the plan was made.
+        replace(plan, room=store.room(needs)).check_room()
         engine.carry_out(
             plan, providers, store,
-            limits=engine.Limits(
+            limits=fetch.Limits(
                 jobs=settings.jobs,
                 retries=settings.retries,
                 lock_timeout=settings.lock_timeout,

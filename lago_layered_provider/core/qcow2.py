@@ -57,7 +57,16 @@ EXTENSION_CRYPTO = 0x0537BE77
 EXTENSION_DATA_FILE = 0x44415441
 
 _FIXED = struct.Struct('>4sIQIIQIIQQIIQ')
+_FIXED_NAMES = (
+    'magic', 'version', 'name_offset', 'name_size', 'cluster_bits',
+    'virtual_size', 'crypt_method', 'l1_entries', 'l1_offset',
+    'refcount_offset', 'refcount_clusters', 'snapshots', 'snapshots_offset',
+)
 _VERSION_3 = struct.Struct('>QQQII')
+_VERSION_3_NAMES = (
+    'incompatible', 'compatible', 'autoclear', 'refcount_order',
+    'header_length',
+)
 _VERSION_2_MEANS = (0, 0, 0, 4, _FIXED.size)
 _EXTENSION = struct.Struct('>II')
 _COMPRESSION_AT = 104
@@ -194,32 +203,20 @@ def parse_header(head: bytes) -> Qcow2Header:
         raise BadHeader(
             f'the header is cut off after {len(head)} of {cluster_size} bytes'
         )
-    (
-        _, version, name_offset, name_size, cluster_bits, virtual_size,
-        crypt_method, l1_entries, l1_offset, refcount_offset,
-        refcount_clusters, snapshots, snapshots_offset,
-    ) = _FIXED.unpack_from(head)
-    incompatible, compatible, autoclear, refcount_order, length = (
+    fixed = dict(zip(_FIXED_NAMES, _FIXED.unpack_from(head)))
+    version = fixed['version']
+    later = dict(zip(_VERSION_3_NAMES, (
         _VERSION_2_MEANS if version == 2
         else _VERSION_3.unpack_from(head, _FIXED.size)
-    )
+    )))
+    length = later['header_length']
     _check_length(version, length, cluster_size)
+    del fixed['magic']
+    name_offset = fixed.pop('name_offset')
+    name_size = fixed.pop('name_size')
     return Qcow2Header(
-        version=version,
-        cluster_bits=cluster_bits,
-        virtual_size=virtual_size,
-        crypt_method=crypt_method,
-        l1_entries=l1_entries,
-        l1_offset=l1_offset,
-        refcount_offset=refcount_offset,
-        refcount_clusters=refcount_clusters,
-        snapshots=snapshots,
-        snapshots_offset=snapshots_offset,
-        incompatible=incompatible,
-        compatible=compatible,
-        autoclear=autoclear,
-        refcount_order=refcount_order,
-        header_length=length,
+        **fixed,
+        **later,
         compression_type=(
             head[_COMPRESSION_AT] if length > _COMPRESSION_AT else 0
         ),

@@ -12,7 +12,7 @@ from typing import Iterable, Tuple
 from .qcow2 import (
     AUTOCLEAR_KNOWN, EXTENSION_BACKING_FORMAT, EXTENSION_END,
     EXTENSION_FEATURE_NAMES, MAX_FORMAT_BYTES, MAX_NAME_BYTES, BadHeader,
-    Extension, parse_header,
+    Extension, Qcow2Header, parse_header,
 )
 
 END = Extension(EXTENSION_END, b'')
@@ -58,20 +58,25 @@ def rebase_header(
         area = b''.join(map(bytes, (*kept, END)))
         offset = header.header_length + len(area)
         if offset + len(name) <= header.cluster_size:
-            fields = bytearray(head[:header.header_length])
-            _BACKING_FIELDS.pack_into(fields, _BACKING_AT, offset, len(name))
-            if header.version == 3:
-                struct.pack_into(
-                    '>Q', fields, _AUTOCLEAR_AT,
-                    header.autoclear & AUTOCLEAR_KNOWN,
-                )
-            return bytes(fields + area + name).ljust(
-                header.cluster_size, b'\0'
-            )
+            fields = _write_fields(head, header, offset, len(name))
+            return (fields + area + name).ljust(len(head), b'\0')
     raise BadHeader(
         f'a cluster of {header.cluster_size} bytes has no room for the '
         f'backing file {backing_file!r}'
     )
+
+
+def _write_fields(
+    head: bytes, header: Qcow2Header, offset: int, size: int
+) -> bytes:
+    """Return the fields of the header, with another backing file name."""
+    fields = bytearray(head[:header.header_length])
+    _BACKING_FIELDS.pack_into(fields, _BACKING_AT, offset, size)
+    if header.version == 3:
+        struct.pack_into(
+            '>Q', fields, _AUTOCLEAR_AT, header.autoclear & AUTOCLEAR_KNOWN
+        )
+    return bytes(fields)
 
 
 def _replace_format(

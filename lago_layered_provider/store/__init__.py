@@ -29,10 +29,10 @@ nothing to see or all of it.
 
 from __future__ import annotations
 
+from ..core.record import Record
 from .directory import Store
 from .indexes import KeptIndex
 from .progress import Resume
-from .records import Record
 from .staging import Stage
 
 __all__ = ['KeptIndex', 'Record', 'Resume', 'Stage', 'Store']

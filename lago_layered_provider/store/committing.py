@@ -12,7 +12,8 @@ import os
 from typing import Any, Iterator, Mapping, Optional
 
 from ..core import errors, model, qcow2, rebase
-from . import files, layout, progress, records
+from ..core.record import Record
+from . import files, layout, progress
 
 #: Images are never changed once they are visible.
 IMAGE_MODE = 0o444
@@ -20,7 +21,7 @@ IMAGE_MODE = 0o444
 READ_BYTES = 2**20
 
 
-def read_verified(paths: layout.Layout, name: str) -> records.Record:
+def read_verified(paths: layout.Layout, name: str) -> Record:
     """Return the record of a staged image that is complete and proven.
 
     Raises:

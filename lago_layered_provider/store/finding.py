@@ -8,7 +8,8 @@ import stat
 from typing import Optional, Tuple
 
 from ..core import errors, model, qcow2, safety
-from . import files, layout, locks, records
+from ..core.record import Record, parse_record
+from . import files, layout, locks
 
 #: Enough for the header's fixed part, where the cluster size is.
 _FIRST_BYTES = 104
@@ -66,32 +67,32 @@ def find_image(paths: layout.Layout, name: str) -> Optional[model.Stored]:
 
 def _matching_record(
     paths: layout.Layout, name: str, size: int
-) -> Optional[records.Record]:
+) -> Optional[Record]:
     """Return the record of the image that is there, None for none.
 
     One of another size is of an image that was removed by hand, before a
     plain Lago put this one there.
     """
-    record = records.parse_record(files.read_object(paths.record(name)))
+    record = parse_record(files.read_object(paths.record(name)))
     return record if record and record.size == size else None
 
 
 def _read_foreign(
     paths: layout.Layout, name: str, size: int
-) -> records.Record:
+) -> Record:
     """Make a record of an image that somebody else put into the store."""
     path = paths.image(name)
     with open(path, 'rb', buffering=0) as stream:
         head = stream.read(_FIRST_BYTES)
     if not qcow2.is_qcow2(head):
-        return records.Record('raw', size, size, _read_hash(paths, name))
+        return Record('raw', size, size, _read_hash(paths, name))
     try:
         length = qcow2.head_length(head)
         with open(path, 'rb') as stream:
             header = qcow2.parse_header(stream.read(length))
     except qcow2.BadHeader as error:
         raise errors.UnsafeImage(path, [str(error)]) from error
-    return records.Record(
+    return Record(
         'qcow2', size, header.virtual_size, _read_hash(paths, name),
         backing=_check_foreign(path, header, size),
     )

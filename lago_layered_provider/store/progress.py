@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, Optional
 
 from ..core import errors, model
-from . import files, layout, records
+from ..core.record import Record, is_count, parse_record
+from . import files, layout
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Progress:
     consumed: int = 0
     produced: int = 0
     preamble: bytes = b''
-    verified: Optional[records.Record] = None
+    verified: Optional[Record] = None
 
     def to_json(self) -> Dict[str, Any]:
         """Return the progress as JSON's values."""
@@ -63,7 +64,7 @@ def read_progress(paths: layout.Layout, name: str) -> Optional[Progress]:
     value = files.read_object(paths.state(name))
     if value is None:
         return None
-    verified = records.parse_record(value.get('verified'))
+    verified = parse_record(value.get('verified'))
     if value.get('verified') is not None and verified is None:
         return None
     identity, validator = value.get('identity'), value.get('validator')
@@ -71,8 +72,8 @@ def read_progress(paths: layout.Layout, name: str) -> Optional[Progress]:
     if (
         not isinstance(identity, str)
         or not (validator is None or isinstance(validator, str))
-        or not records.is_count(consumed)
-        or not records.is_count(produced)
+        or not is_count(consumed)
+        or not is_count(produced)
     ):
         return None
     try:

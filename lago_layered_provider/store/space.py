@@ -16,7 +16,8 @@ import secrets
 from typing import Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from ..core import plan
-from . import files, layout, records
+from ..core.record import is_count
+from . import files, layout
 
 
 class Space:
@@ -146,6 +147,6 @@ def _only_needs(needs: Mapping[str, object]) -> Dict[str, int]:
     for name, size in needs.items():
         with contextlib.suppress(Exception):
             layout.check_store_name(name)
-            if records.is_count(size):
+            if is_count(size):
                 found[name] = int(str(size))
     return found

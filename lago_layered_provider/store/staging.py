@@ -17,7 +17,8 @@ from dataclasses import replace
 from typing import Iterator, Optional
 
 from ..core import errors, qcow2
-from . import files, layout, progress, records, sparse, spool
+from ..core.record import Record
+from . import files, layout, progress, sparse, spool
 
 READ_BYTES = 2**20
 
@@ -60,7 +61,7 @@ class Stage:
         return self._position
 
     @property
-    def verified(self) -> Optional[records.Record]:
+    def verified(self) -> Optional[Record]:
         """The record of a complete and proven image; only commit is left."""
         return self._progress.verified
 
@@ -171,7 +172,7 @@ class Stage:
             data = os.pread(self._fd, length, 0)
         return data.ljust(length, b'\0')
 
-    def mark_verified(self, record: records.Record) -> None:
+    def mark_verified(self, record: Record) -> None:
         """Say that the image is complete and proven to be what it claims.
 
         For a layer (`record.backing`) the first cluster is kept as it is, for
@@ -230,7 +231,7 @@ class Stage:
             kept or found.verified.backing is None
         )
 
-    def _keep_head(self, record: records.Record) -> None:
+    def _keep_head(self, record: Record) -> None:
         path = self._paths.head(self.name)
         if record.backing is None:
             files.remove_file(path)

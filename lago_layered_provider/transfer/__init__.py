@@ -1,0 +1,1 @@
+"""Carry out a plan; begin to read in `engine`."""

@@ -12,9 +12,8 @@ from typing import Dict, Optional, Tuple
 
 from ..core import errors
 from ..core.model import Digest, Image, Unknown
-from ..store import Stage
 from .decode import CorruptStream, make_decoder
-from .ports import Stream
+from .ports import Stage, Stream
 
 #: A checkpoint of a plain file costs a small write: not after every chunk.
 CHECKPOINT_BYTES = 4 * 2**20

@@ -7,7 +7,7 @@ from typing import Optional, Tuple
 
 from ..core import errors, qcow2, safety
 from ..core.model import Image
-from ..store import Stage
+from .ports import Stage
 
 #: Enough to tell how long the first cluster is.
 FIRST_BYTES = 512

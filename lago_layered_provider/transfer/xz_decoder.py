@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import List, Optional
 
-from ..core import xz
+from ..core import xz, xz_index
 from .decoders import Checkpoint, MemberDecoder
 from .units import CorruptStream, Unit, open_xz
 
@@ -19,7 +19,7 @@ class XzDecoder(MemberDecoder):
 
     def __init__(self, consumed: int, preamble: bytes) -> None:
         super().__init__(open_xz, consumed)
-        self._records: List[xz.Record] = []
+        self._records: List[xz_index.Record] = []
         self._whole = False
         self._index_bytes = 0
         self._preamble = preamble
@@ -66,7 +66,7 @@ class XzDecoder(MemberDecoder):
         unpadded = header.unpadded_size(self._check)
         makes = header.uncompressed_size
         if unpadded is not None and makes is not None:
-            self._records.append(xz.Record(unpadded, makes))
+            self._records.append(xz_index.Record(unpadded, makes))
             return Unit(
                 open_xz, prime=self._preamble,
                 size=header.total(self._check), makes=makes,
@@ -89,8 +89,8 @@ class XzDecoder(MemberDecoder):
         if len(self._pending) < self._index_bytes:
             return False
         data = bytes(self._pending)
-        index = xz.parse_index(data)
-        if isinstance(index, xz.Needed):
+        index = xz_index.parse_index(data)
+        if isinstance(index, xz_index.Needed):
             self._index_bytes = index.bytes_needed
             return False
         end = index.size + xz.HEADER_BYTES

@@ -12,12 +12,14 @@ import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import (
+    Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple,
+)
 
 import pytest
 
-from tests.lab import DiskImage, Publisher, require, run
-from tests.lab.images import drop_backing_format, flatten
+from tests.lab import DiskImage, Finished, Publisher, require, run
+from tests.lab.publish import compress
 from tests.lab.world import World, message_of
 
 MIB = 2 ** 20
@@ -25,7 +27,7 @@ INDEX_LIMIT = 64 * MIB
 
 #: Of a process that meets a bomb of `BOMB_MIB`.
 MEMORY_MIB = 200
-BOMB_MIB = 512
+BOMB_MIB = 320
 
 Spoil = Callable[[World], None]
 
@@ -34,13 +36,15 @@ Spoil = Callable[[World], None]
 class Case:
     """What is spoiled, what the message says, and which images stay.
 
-    Words of ``says`` may hold ``{url}``: of the server.
+    Words of ``says`` may hold ``{url}``: of the server. ``again``: mend it
+    and run it again; left out where another case is mended the same way.
     """
 
     name: str
     spoil: Spoil
     says: Tuple[str, ...]
     stays: Tuple[str, ...] = ()
+    again: bool = True
 
 
 @pytest.fixture
@@ -60,8 +64,9 @@ def check(
         words = words.replace('{url}', world.server.url)
         assert words in plain, message
     assert world.complete(forest) == sorted(case.stays)
-    world.mend()
-    world.succeed(forest)
+    if case.again:
+        world.mend()
+        world.succeed(forest)
 
 
 def parametrize(cases: Sequence[Case]) -> Any:
@@ -117,14 +122,14 @@ NAMES = [
     Case('base-version', edit('iscsi', base='nfs:v9'), (
         'iscsi:v1 stands on nfs:v9, which is not in repository lab',
         '{url}/repo.metadata',
-    )),
+    ), again=False),
     Case('cycle', edit('base', base='iscsi:v1'), (
         'circle', 'iscsi:v1 -> nfs:v1 -> base:v1 -> iscsi:v1',
         'tell the admin',
     )),
     Case('base-on-itself', edit('iscsi', base='iscsi:v1'), (
         'iscsi:v1 -> iscsi:v1',
-    )),
+    ), again=False),
     Case('source', edit('iscsi', source='gone'), (
         '{url}/repo.metadata: iscsi:v1',
         "source 'gone' is not defined; defined are: lab", 'tell the admin',
@@ -134,7 +139,7 @@ NAMES = [
     )),
     Case('source-args', edit_source({'type': 'http', 'args': {'a': 1}}), (
         'source of type http', 'a=1', 'tell the admin',
-    )),
+    ), again=False),
 ]
 
 
@@ -223,11 +228,13 @@ INDEXES = [
     Case('not-json', serve_index(b'{"name": "lab", '), (
         HERE + 'is not JSON', 'line 1 column',
     )),
-    Case('empty', serve_index(b''), (HERE + 'is not JSON', )),
-    Case('binary', serve_index(bytes(range(256))), (HERE + 'is not JSON', )),
+    Case('empty', serve_index(b''), (HERE + 'is not JSON', ), again=False),
+    Case('binary', serve_index(bytes(range(256))), (
+        HERE + 'is not JSON',
+    ), again=False),
     Case('deep', serve_index(b'[' * 100000), (
         HERE + 'is nested too deeply',
-    )),
+    ), again=False),
     Case('html', index_fault(html=True), (
         HERE + 'expected JSON, found an HTML', 'Check the address',
     )),
@@ -237,30 +244,34 @@ INDEXES = [
     )),
     Case('too-large', serve_large_index, (
         HERE + f'too large: more than {INDEX_LIMIT} bytes',
-    )),
+    ), again=False),
     Case('too-large-chunked', serve_large_index_in_chunks, (
         HERE + f'too large: more than {INDEX_LIMIT} bytes',
     )),
-    Case('cut', index_fault(cut_after=100), (HERE + 'the connection ended', 'later')),
+    Case('cut', index_fault(cut_after=100), (
+        HERE + 'the connection ended', 'later',
+    ), again=False),
     Case('silence', index_fault(stall_after=0), (
         HERE + 'no answer within 3 s',
-    )),
+    ), again=False),
     Case('refused', vanish, (HERE + 'connection refused', )),
     Case('list', serve_index(b'[]'), (HERE + 'is not a JSON object', )),
     Case('types', edit_index(name=7, sources=[], templates='x'), (
         HERE + '3 faults', "repository's name 7", '"sources"',
         '"templates" is not an object',
-    )),
+    ), again=False),
     Case('entry-type', edit_index(templates={'iscsi': {'versions': {
         'v1': 'iscsi.qcow2',
-    }}}), ('{url}/repo.metadata: iscsi:v1', 'is not an object')),
+    }}}), ('{url}/repo.metadata: iscsi:v1', 'is not an object'), again=False),
     Case('no-file', name_index('ROOT/nowhere/repo.metadata'), (
         '/nowhere/repo.metadata: No such file or directory',
     )),
-    Case('directory', name_index('ROOT/www'), ('not a regular file', )),
+    Case('directory', name_index('ROOT/www'), (
+        'not a regular file',
+    ), again=False),
     Case('scheme', name_index('ftp://127.0.0.1/repo.metadata'), (
         'ftp://127.0.0.1/repo.metadata: ftp URLs are not supported',
-    )),
+    ), again=False),
 ]
 
 
@@ -331,7 +342,7 @@ FILES = [
     ), BELOW),
     Case('sha1', edit(
         'iscsi', sha512=..., sha256=..., sha1='1' * 40,
-    ), ('lab:iscsi:v1: sha1', 'expected ' + '1' * 40), BELOW),
+    ), ('lab:iscsi:v1: sha1', 'expected ' + '1' * 40), BELOW, again=False),
     Case('index-says-more', change_by('size', 512), (
         'lab:iscsi:v1: size of the uncompressed image', 'expected ',
         'found ', 'tell the admin',
@@ -339,19 +350,19 @@ FILES = [
     Case('index-says-less', change_by('size', -512), (
         'lab:iscsi:v1: size of the uncompressed image', 'expected ',
         'found more than that',
-    ), BELOW),
+    ), BELOW, again=False),
     Case('compressed-size-more', change_by('compressed_size', 1), (
         'lab:iscsi:v1: size of ' + FILE, 'expected ', 'found ',
     ), BELOW),
     Case('compressed-size-less', change_by('compressed_size', -1), (
         'lab:iscsi:v1: size of ' + FILE, 'expected ', 'found ',
-    ), BELOW),
+    ), BELOW, again=False),
     Case('plain-more', publish_plain(512), (
         'lab:iscsi:v1: size of {url}/iscsi-v1.qcow2', 'expected ', 'found ',
     ), BELOW),
     Case('plain-less', publish_plain(-512), (
         'lab:iscsi:v1: size of {url}/iscsi-v1.qcow2', 'expected ', 'found ',
-    ), BELOW),
+    ), BELOW, again=False),
     Case('cut-file', cut_file, (
         'lab:iscsi:v1: size of ' + FILE, 'found 300000 bytes',
     ), BELOW),
@@ -363,20 +374,20 @@ FILES = [
     ), BELOW),
     Case('always-reset', fault('/iscsi*', cut_after=0, reset=True), (
         FILE + ': connection reset after 0 of ',
-    ), BELOW),
+    ), BELOW, again=False),
     Case('silence', fault('/iscsi*', stall_after=300_000), (
         FILE + ': no answer within 3 s after ',
-    ), BELOW),
+    ), BELOW, again=False),
     Case('missing', remove_file, (FILE + ': HTTP 404 Not Found', ), BELOW),
     Case('forbidden', fault('/iscsi*', status=403), (
         FILE + ': HTTP 403 Forbidden',
-    ), BELOW),
+    ), BELOW, again=False),
     Case('login-page', fault('/iscsi*', html=True), (
         'lab:iscsi:v1: size of ' + FILE, 'found ',
-    ), BELOW),
+    ), BELOW, again=False),
     Case('not-compressed', not_compressed, (
         'lab:iscsi:v1', FILE, 'expected a whole xz file',
-    ), BELOW),
+    ), BELOW, again=False),
     Case('damaged-xz', damage('xz'), (
         'lab:iscsi:v1', FILE, 'expected a whole xz file', 'tell the admin',
     ), BELOW),
@@ -449,7 +460,7 @@ def foreign(name: str, kind: str, form: str = 'raw') -> Case:
     ), (
         'lab:iscsi:v1: refused', f'backing file {name!r}', kind,
         'expected its base', "'nfs:v1'",
-    ), BELOW)
+    ), BELOW, again=kind == 'a path of the host')
 
 
 REFUSED = [
@@ -477,16 +488,16 @@ REFUSED = [
     ), BELOW),
     Case('unknown-feature', change_image('iscsi', poke(72, 'Q', 1 << 40)), (
         'lab:iscsi:v1: refused', 'unknown incompatible features 0x1',
-    ), BELOW),
+    ), BELOW, again=False),
     Case('encrypted', change_image('iscsi', poke(32, 'I', 1)), (
         'lab:iscsi:v1: refused', 'it is encrypted',
     ), BELOW),
     Case('version-4', change_image('iscsi', poke(4, 'I', 4)), (
         'lab:iscsi:v1: refused', 'qcow2 version 4, expected 2 or 3',
-    ), BELOW),
+    ), BELOW, again=False),
     Case('table-outside', change_image('iscsi', poke(40, 'Q', 1 << 40)), (
         'lab:iscsi:v1: refused', 'L1 table ends at', 'outside the file',
-    ), BELOW),
+    ), BELOW, again=False),
     Case('raw-as-qcow2', change_image('base', to_raw), (
         'lab:base:v1: refused', 'not a qcow2 image',
     )),
@@ -495,7 +506,7 @@ REFUSED = [
     ), BELOW),
     Case('virtual-size', edit('iscsi', virtual_size=MIB), (
         'lab:iscsi:v1: refused', 'virtual size', f'the index says {MIB}',
-    ), BELOW),
+    ), BELOW, again=False),
 ]
 
 
@@ -538,18 +549,32 @@ def test_smaller_layer_is_warned_of(
 
 # More bytes than announced
 
+def make_bomb(world: World, compression: Optional[str]) -> None:
+    """Publish zeros; the index announces three MiB, uncompressed."""
+    file = world.root / 'zeros'
+    file.touch()
+    os.truncate(file, BOMB_MIB * MIB)
+    target = world.www / 'iscsi-v1.qcow2'
+    if compression is None:
+        file.replace(target)
+        # So that no announced length stops it.
+        fault(f'/{target.name}', chunked=True)(world)
+    else:
+        target = target.with_name(f'{target.name}.{compression}')
+        compress(file, target, compression, 1)
+    world.edit(
+        'iscsi', compression=compression, size=3 * MIB, compressed_size=(
+            ... if compression is None else target.stat().st_size
+        ),
+    )
+
+
 @pytest.mark.parametrize('compression', ['gz', 'zst', 'xz', None])
 def test_bomb(
-    compression: str, world: World, forest: Dict[str, DiskImage]
+    compression: Optional[str], world: World, forest: Dict[str, DiskImage]
 ) -> None:
     require('xz', 'zstd', 'gzip')
-    image = world.root / 'zeros'
-    image.touch()
-    os.truncate(image, BOMB_MIB * MIB)
-    file = world.publish('iscsi', image, compression, size=3 * MIB)
-    if compression is None:
-        # Nothing that is announced stops it.
-        fault(f'/{file.name}', chunked=True)(world)
+    make_bomb(world, compression)
     before = disk_use(world.box.store)
     done, memory = run_measured(world)
     assert done.code == 2, done.output
@@ -571,10 +596,8 @@ def disk_use(directory: Path) -> int:
     )
 
 
-def run_measured(world: World) -> Tuple[Any, float]:
+def run_measured(world: World) -> Tuple[Finished, float]:
     """Run ``lago init``; return what it left, and its peak MiB of memory."""
-    from tests.lab import Finished
-
     log = world.root / 'log'
     with open(log, 'w') as stream:
         process = world.box.popen(
@@ -654,20 +677,20 @@ ENVIRONMENTS = [
     Case('not-yaml', write_init_file('domains: [\n'), (
         'The init file is neither JSON nor YAML', 'LagoInitFile', 'line ',
     )),
-    Case('text', write_init_file('hello\n'), ('"domains"', )),
-    Case('empty', write_init_file(''), ('"domains"', )),
+    Case('text', write_init_file('hello\n'), ('"domains"', ), again=False),
+    Case('empty', write_init_file(''), ('"domains"', ), again=False),
     Case('no-domains', write_init_file('nets: {}\n'), (
         'LagoInitFile', 'has no "domains"',
     )),
     Case('domains-list', edit_init_file(domains=['vm0']), (
         'LagoInitFile', '"domains"',
-    )),
+    ), again=False),
     Case('no-template-name', edit_init_file(domains=disk()), (
         'LagoInitFile', 'domain vm0, disk root', 'template_name is missing',
     )),
     Case('template-number', edit_init_file(domains=disk(template_name=7)), (
         'LagoInitFile', 'domain vm0, disk root', 'template_name',
-    )),
+    ), again=False),
     Case('jobs', setting('jobs', 0), (
         "jobs = '0': expected a number, 1 or more", '[template_repo]',
         'LAGO__TEMPLATE_REPO__JOBS',
@@ -675,11 +698,15 @@ ENVIRONMENTS = [
     Case('reserve', setting('reserve', 'abc'), (
         "reserve = 'abc': expected bytes", '[template_repo]',
     )),
-    Case('retries', setting('retries', -1), ("retries = '-1'", '0 or more')),
-    Case('timeout', setting('timeout', 'soon'), ("timeout = 'soon'", )),
+    Case('retries', setting('retries', -1), (
+        "retries = '-1'", '0 or more',
+    ), again=False),
+    Case('timeout', setting('timeout', 'soon'), (
+        "timeout = 'soon'",
+    ), again=False),
     Case('progress', setting('progress', 'loud'), (
         "progress = 'loud'", 'auto, bar, line or none',
-    )),
+    ), again=False),
     Case('no-qemu-img', without_qemu_img, (
         'Cannot run qemu-img: not found', 'Install qemu-img',
     )),

@@ -197,7 +197,9 @@ def go_on_after_kill(
     assert 'Traceback' not in done.output
     assert sorted(check_visible(store, repo)) == sorted(repo.images)
     assert not held_locks(store)
-    assert leftovers(store) == []
+    # Killed right after the last rename: there is nothing more to fetch, and
+    # this small file goes with the next fetch.
+    assert set(leftovers(store)) <= {'.layered/partial/lab:nfs:v1.json'}
     after = server.requests()
     told = []
     for name, image in repo.images.items():

@@ -71,6 +71,8 @@ class LagoSandbox:
         self.config = {key: dict(value) for key, value in (
             config or {}).items()}
         self.extra_env = dict(env or {})
+        #: Words before the command, such as those of nsenter.
+        self.prefix_command: List[str] = []
         self.init_data = init_data(vms)
         self.write()
 
@@ -138,7 +140,7 @@ class LagoSandbox:
         Args:
             options: of ``subprocess.Popen``, over the lab's own.
         """
-        command = [str(lago_command()), *arguments]
+        command = [*self.prefix_command, str(lago_command()), *arguments]
         given: Dict[str, Any] = {
             'cwd': self.root,
             'env': self.environment(),

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_layered_provider.core import xz
+from lago_layered_provider.core import xz_index
 from lago_layered_provider.transfer.decode import (
     Checkpoint,
     CorruptStream,
@@ -294,8 +294,8 @@ def test_xz_blocks_with_half_of_the_sizes(flags: int) -> None:
 
 def test_xz_stream_of_both_kinds_of_blocks_is_refused() -> None:
     sized, bare = xz_in_blocks([b'one']), xz_in_blocks([b'two'], flags=0)
-    first = xz.parse_index_tail(sized, len(sized))
-    assert isinstance(first, xz.XzIndex)
+    first = xz_index.parse_index_tail(sized, len(sized))
+    assert isinstance(first, xz_index.XzIndex)
     end = first.blocks[0].offset + first.blocks[0].size
     decoder = make_decoder('xz')
     with pytest.raises(CorruptStream, match='with and without'):

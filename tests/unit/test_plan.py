@@ -23,12 +23,14 @@ from lago_layered_provider.core.model import (
     Stored,
 )
 from lago_layered_provider.core.plan import (
-    SPOOL_BYTES,
     Plan,
     Room,
     State,
-    make_plan,
     plan_document,
+)
+from lago_layered_provider.core.planning import (
+    SPOOL_BYTES,
+    make_plan,
     store_names,
 )
 from lago_layered_provider.core.resolve import Catalog, Wanted, resolve
@@ -163,6 +165,15 @@ def test_plans(
 
 def test_a_layer_by_its_name() -> None:
     assert plan(ABC).layer('lab:b:v1').base == 'lab:a:v1'
+
+
+@pytest.mark.parametrize('chains', [
+    [Chain((A,)), ABC], [ABC, Chain((A,))],
+], ids=['base first', 'base last'])
+def test_a_wanted_base_keeps_its_image(chains: List[Chain]) -> None:
+    made = plan(*chains, stored=visible(A, B, C))
+    assert made.layer('lab:a:v1').image == A
+    assert made.layer('lab:c:v1').image == C
 
 
 def test_a_base_that_nothing_brings_back() -> None:

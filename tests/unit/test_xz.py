@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_layered_provider.core import xz
+from lago_layered_provider.core import xz, xz_index
 
 
 def integer(value: int) -> bytes:
@@ -65,8 +65,8 @@ def test_stream_of_liblzma(check: int) -> None:
         data[12:12 + xz.block_header_size(data[12])]
     )
     assert header.total(check) is None
-    found = xz.parse_index_tail(data, len(data))
-    assert isinstance(found, xz.XzIndex)
+    found = xz_index.parse_index_tail(data, len(data))
+    assert isinstance(found, xz_index.XzIndex)
     assert found.uncompressed_size == 5000
     (block,) = found.blocks
     index_size = xz.parse_stream_footer(data[-12:])[1]
@@ -96,28 +96,28 @@ def test_tail_is_asked_for_until_it_is_enough() -> None:
     data = lzma.compress(b'layer' * 1000) + bytes(8)
     tail = b''
     asked = []
-    found = xz.parse_index_tail(tail, len(data))
-    while isinstance(found, xz.Needed):
+    found = xz_index.parse_index_tail(tail, len(data))
+    while isinstance(found, xz_index.Needed):
         assert len(tail) < found.bytes_needed <= len(data)
         asked.append(found.bytes_needed)
         tail = data[-found.bytes_needed:]
-        found = xz.parse_index_tail(tail, len(data))
-    assert isinstance(found, xz.XzIndex)
+        found = xz_index.parse_index_tail(tail, len(data))
+    assert isinstance(found, xz_index.XzIndex)
     assert found.uncompressed_size == 5000
     assert len(asked) <= 3
 
 
 def test_several_streams_are_unknown() -> None:
     data = lzma.compress(b'a' * 100) * 2
-    assert xz.parse_index_tail(data[-40:], len(data)) is None
+    assert xz_index.parse_index_tail(data[-40:], len(data)) is None
 
 
 def test_tail_of_something_else() -> None:
     for data in (b'', b'no xz', bytes(64), b'x' * 200, bytes(15)):
         with pytest.raises(xz.BadXz):
-            found = xz.parse_index_tail(data[-30:], len(data))
-            while isinstance(found, xz.Needed):
-                found = xz.parse_index_tail(
+            found = xz_index.parse_index_tail(data[-30:], len(data))
+            while isinstance(found, xz_index.Needed):
+                found = xz_index.parse_index_tail(
                     data[-found.bytes_needed:], len(data)
                 )
 
@@ -125,14 +125,14 @@ def test_tail_of_something_else() -> None:
 def test_index_above_the_limit() -> None:
     huge = b'\0' + integer(1 << 60)
     with pytest.raises(xz.BadXz, match='above'):
-        xz.parse_index(huge)
+        xz_index.parse_index(huge)
 
 
 def test_index_speaks_of_more_than_there_is() -> None:
     index = index_of([(1 << 40, 5)])
     tail = index + footer_of(index)
     with pytest.raises(xz.BadXz, match='more than the file holds'):
-        xz.parse_index_tail(tail, len(tail))
+        xz_index.parse_index_tail(tail, len(tail))
 
 
 @given(st.lists(st.tuples(
@@ -143,12 +143,12 @@ def test_index_round_trip_and_few_tries(
 ) -> None:
     data = index_of(records)
     have, tries = 1, 0
-    found = xz.parse_index(data[:have])
-    while isinstance(found, xz.Needed):
+    found = xz_index.parse_index(data[:have])
+    while isinstance(found, xz_index.Needed):
         assert have < found.bytes_needed <= len(data)
         have, tries = found.bytes_needed, tries + 1
-        found = xz.parse_index(data[:have])
-    assert xz.parse_index(data + after) == found
+        found = xz_index.parse_index(data[:have])
+    assert xz_index.parse_index(data + after) == found
     assert found.size == len(data)
     assert [
         (record.unpadded_size, record.uncompressed_size)
@@ -161,17 +161,17 @@ def test_index_round_trip_and_few_tries(
 def test_arbitrary_bytes(data: bytes, size: int) -> None:
     for parse in (
         xz.parse_stream_header, xz.parse_stream_footer,
-        xz.parse_block_header, xz.parse_index,
+        xz.parse_block_header, xz_index.parse_index,
     ):
         try:
             parse(data)
         except xz.BadXz:
             pass
     try:
-        found = xz.parse_index_tail(data, size)
+        found = xz_index.parse_index_tail(data, size)
     except xz.BadXz:
         return
-    if isinstance(found, xz.Needed):
+    if isinstance(found, xz_index.Needed):
         assert len(data) < found.bytes_needed <= size
 
 
@@ -185,7 +185,7 @@ def test_honest_checksums_over_arbitrary_bytes(
     for text, parse in (
         (data + struct.pack('<I', zlib.crc32(data)), xz.parse_block_header),
         (b'\0' + index + struct.pack('<I', zlib.crc32(b'\0' + index)),
-         xz.parse_index),
+         xz_index.parse_index),
         (footer_of(index), xz.parse_stream_footer),
     ):
         try:
@@ -195,6 +195,6 @@ def test_honest_checksums_over_arbitrary_bytes(
     tail = b'\0' + index + bytes(3 - len(index) % 4)
     tail += struct.pack('<I', zlib.crc32(tail))
     try:
-        xz.parse_index_tail(tail + footer_of(tail), 1000)
+        xz_index.parse_index_tail(tail + footer_of(tail), 1000)
     except xz.BadXz:
         pass

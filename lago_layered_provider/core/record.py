@@ -1,11 +1,11 @@
-"""What the store knows of an image beside its bytes; to JSON and back."""
+"""What is kept of a verified image beside its bytes; to JSON and back."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Any, Dict, Mapping, Optional, Tuple
 
-from ..core import model
+from . import model
 
 
 @dataclass(frozen=True)
