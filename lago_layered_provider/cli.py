@@ -15,7 +15,7 @@ from lago.plugins.output import DefaultOutFormatPlugin
 from . import provision, repository
 from .core import errors, initfile, plan, planning
 from .core.model import UNKNOWN, Image, Stored
-from .core.resolve import Catalog, Wanted
+from .core.catalog import Catalog, Wanted
 from .store import Store
 
 LOGGER = logging.getLogger(__name__)

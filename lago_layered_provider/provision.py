@@ -19,12 +19,12 @@ from typing import (
     TypeVar,
 )
 
-from .core import errors, index, resolve
+from .core import errors, index, planning, resolve
 from .core.index import Index
 from .core.model import Chain, Image, Partial, Stored
 from .core.plan import Plan
 from .core.planning import make_plan, store_names
-from .core.resolve import Catalog, Wanted
+from .core.catalog import Catalog, Wanted
 from .settings import Settings
 from .store import Store
 from .transfer.ports import Progress, Provider
@@ -192,10 +192,9 @@ class Sources:
 def _is_present(image: Image, store: Store) -> bool:
     """Whether an image and all that its header points to is in the store."""
     for name in store_names(image):
-        here = store.find(name)
-        while here and here.backing is not None:
-            here = store.find(here.backing)
-        if here:
+        stored: Dict[str, Stored] = {}
+        _add_stored(name, store, stored)
+        if name in stored and planning.is_whole(stored[name], stored):
             return True
     return False
 

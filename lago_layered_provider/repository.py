@@ -15,7 +15,7 @@ from . import provision
 from .core import errors
 from .core.index import Index
 from .core.model import Image
-from .core.resolve import Catalog, Wanted
+from .core.catalog import Catalog, Wanted
 from .settings import Settings
 from .store import Store
 

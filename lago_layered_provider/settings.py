@@ -73,9 +73,17 @@ def _number(low: int, kind: Callable[[str], float]) -> Callable[[str], float]:
 
 
 def _reserve(text: str) -> Reserve:
-    match = re.fullmatch(r'(\d+(?:\.\d+)?) ?(?:(%)|([KMGT]?)i?B?)', text)
+    # Every lago command dies of a percent sign in lago.conf, however it is
+    # doubled: Lago reads its configuration twice. So there is a word for it.
+    match = re.fullmatch(
+        r'(\d+(?:\.\d+)?) ?(?:(%|percent)|([KMGT]?)i?B?)', text
+    )
     if not match or (match[2] and float(match[1]) >= 100):
-        raise ValueError('bytes such as 64M or 2G, or a share such as 5%')
+        raise ValueError(
+            'bytes such as 64M or 2G, or a share such as 5 percent'
+        )
+    if float(match[1]) >= 2**50:
+        raise ValueError('less than that')
     if match[2]:
         return Reserve(float(match[1]), percent=True)
     return Reserve(float(match[1]) * UNITS[match[3]])

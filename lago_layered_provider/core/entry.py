@@ -33,12 +33,16 @@ def parse_base(value: object) -> Union[Base, None, Unknown]:
     if value is None or value in ('', 'None'):
         return None
     if not isinstance(value, str):
-        raise ValueError(f'base {value!r} is not a name')
+        raise ValueError(f'base {model.show(value)} is not a name')
     if value.startswith(('libguestfs:', 'simple:')):
         return None
     if value.startswith('layer:'):
-        name = value[len('layer:'):].rsplit('/', 1)[-1]
-        return model.BaseFile(strip_suffix(name))
+        name = strip_suffix(value.rsplit('/', 1)[-1])
+        if name.startswith('layer:'):
+            name = name[len('layer:'):]
+        if not name:
+            raise ValueError(f'base {model.show(value)} names no file')
+        return model.BaseFile(name)
     digest = re.fullmatch(
         r'(?:lago::([0-9A-Fa-f]{128})::|([0-9A-Fa-f]{128}):)(.+)', value
     )
@@ -66,7 +70,7 @@ def strip_suffix(name: str) -> str:
 
 def _read_size(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise ValueError(f'{value!r} is not a number of bytes')
+        raise ValueError(f'{model.show(value)} is not a number of bytes')
     return value
 
 
@@ -76,7 +80,7 @@ def _read_size_text(value: object) -> int:
 
 def _read_digest(algorithm: str, value: object) -> Digest:
     if not isinstance(value, str):
-        raise ValueError(f'{value!r} is not a {algorithm}')
+        raise ValueError(f'{model.show(value)} is not a {algorithm}')
     return Digest(algorithm, value.strip().lower())
 
 
@@ -86,13 +90,13 @@ def _read_timestamp(value: object) -> float:
         or not isinstance(value, (int, float))
         or not 0 <= value <= MAX_TIMESTAMP
     ):
-        raise ValueError(f'{value!r} is not a number of seconds')
+        raise ValueError(f'{model.show(value)} is not a number of seconds')
     return value
 
 
 def _read_mapping(value: object) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f'{value!r} is not an object')
+        raise ValueError(f'{model.show(value)} is not an object')
     return value
 
 
@@ -106,7 +110,7 @@ def _one_of(*allowed: Optional[str]) -> Callable[[object], Optional[str]]:
             if value in allowed:
                 return value
         names = ', '.join(str(name or 'null') for name in allowed)
-        raise ValueError(f'{value!r} is none of {names}')
+        raise ValueError(f'{model.show(value)} is none of {names}')
 
     return read
 
@@ -164,17 +168,25 @@ def read_entry(
     )
 
 
+def read_age(entry: object) -> float:
+    """Return the timestamp of an entry that may be faulty, to sort by."""
+    try:
+        return _read_timestamp(entry['timestamp'])  # type: ignore[index]
+    except (KeyError, TypeError, ValueError):
+        return -1
+
+
 def source_faults(sources: Mapping[str, Any], name: object) -> Iterator[str]:
     """Yield what is wrong with the source of that name."""
     if not isinstance(name, str) or name not in sources:
         known = ', '.join(sorted(map(str, sources))) or 'none'
-        yield f'source {name!r} is not defined; defined are: {known}'
+        yield f'source {model.show(name)} is not defined; defined are: {known}'
         return
     spec = sources[name]
     if not isinstance(spec, dict) or not isinstance(spec.get('type'), str):
-        yield f'source {name!r} has no "type"'
+        yield f'source {model.show(name)} has no "type"'
     elif not isinstance(spec.get('args', {}), dict):
-        yield f'source {name!r}: "args" is not an object'
+        yield f'source {model.show(name)}: "args" is not an object'
 
 
 def add_sidecar(image: Image, document: Mapping[str, Any]) -> Image:
@@ -226,7 +238,8 @@ def _sidecar_base(
     except ValueError:
         return UNKNOWN
     if isinstance(base, model.BaseName) and base.template in (
-        image.ref.template, image.handle.rsplit('/', 1)[-1]
+        image.ref.template,
+        strip_suffix(image.handle.rsplit('/', 1)[-1]),
     ) and base.version in (None, image.ref.version):
         return UNKNOWN
     return base

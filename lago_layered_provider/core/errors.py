@@ -76,11 +76,12 @@ class NotEnoughSpace(LayeredError):
     """The plan does not fit; all amounts in bytes."""
 
     def __init__(
-        self, message: str, *, needed: int, free: int, hint: str = ''
+        self, message: str, *, needed: int, free: int, short: int,
+        hint: str = '',
     ) -> None:
         self.needed = needed
         self.free = free
-        self.short = needed - free
+        self.short = short
         super().__init__(message, hint=hint)
 
 

@@ -73,13 +73,22 @@ class Index:
             return entry.read_entry(found, ref, self.sources)
         except ValueError as error:
             raise errors.IndexFaults(
-                f'{self.location}: {template}:{version}', error.args,
+                f'{self.location}: {_shown(template)}:{_shown(version)}',
+                error.args,
                 hint='Its neighbours can be used; tell the admin.',
             ) from None
 
-    def images(self, template: str) -> Iterator[Image]:
-        """Return all versions of a template that are not faulty."""
-        for version in self.versions(template):
+    def newest_first(self, template: str) -> Iterator[Image]:
+        """Return the versions of a template that are not faulty.
+
+        Each is read only when its turn comes.
+        """
+        entries = self._entries(template)
+        ages = [
+            (entry.read_age(found), version)
+            for version, found in entries.items()
+        ]
+        for _, version in sorted(ages, reverse=True):
             try:
                 yield self.image(template, version)
             except errors.IndexFaults:
@@ -96,6 +105,10 @@ class Index:
         found = self.raw_templates.get(template)
         versions = found.get('versions') if isinstance(found, dict) else None
         return versions if isinstance(versions, dict) else {}
+
+
+def _shown(name: str) -> str:
+    return name if model.NAME_PATTERN.fullmatch(name) else model.show(name)
 
 
 def parse_index(data: bytes, location: str) -> Index:

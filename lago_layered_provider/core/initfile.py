@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, List, Mapping, Tuple
 
 from . import errors
-from .resolve import Wanted
+from .catalog import Wanted
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+import reprlib
 from dataclasses import dataclass
 from typing import Any, Iterator, Mapping, Optional, Tuple, Union
 
@@ -28,6 +29,18 @@ class Unknown(enum.Enum):
 UNKNOWN = Unknown.UNKNOWN
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
+
+
+def show(value: object) -> str:
+    """Return what somebody else has written, fit for a message.
+
+    Short, whatever its size and depth, and without control characters.
+    """
+    return _SHORT.repr(value)
+
+
 def check_name(name: object, what: str) -> str:
     """Return `name` when it may be part of a file name in the store.
 
@@ -37,7 +50,7 @@ def check_name(name: object, what: str) -> str:
     if isinstance(name, str) and NAME_PATTERN.fullmatch(name):
         return name
     raise ValueError(
-        f'{what} {name!r} is not a name: letters, digits and ._+@- are '
+        f'{what} {show(name)} is not a name: letters, digits and ._+@- are '
         f'allowed, and neither . nor - at the beginning'
     )
 
@@ -49,17 +62,18 @@ def check_handle(handle: object) -> str:
         ValueError: it is absolute, has a scheme or climbs out.
     """
     if not isinstance(handle, str) or not handle:
-        raise ValueError(f'handle {handle!r} is not a path')
+        raise ValueError(f'handle {show(handle)} is not a path')
     # A backslash or a control character has no honest use in a handle and
     # some servers and shells give it a meaning.
     if (
         handle.startswith(('/', '~', '-'))
         or re.match(r'[A-Za-z][A-Za-z0-9+.-]*:', handle)
-        or '..' in handle.split('/')
+        # An HTTP client may undo the quoting of a dot.
+        or '..' in handle.lower().replace('%2e', '.').split('/')
         or '\\' in handle
         or not handle.isprintable()
     ):
-        raise ValueError(f'handle {handle!r} leaves its source')
+        raise ValueError(f'handle {show(handle)} leaves its source')
     return handle
 
 

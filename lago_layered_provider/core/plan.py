@@ -100,8 +100,11 @@ class Plan:
 
     @property
     def available(self) -> int:
-        """Room that may be taken: free, less what others and we reserve."""
-        return max(0, self.room.free - self.room.reserved - self.reserve)
+        """Room that may be taken: free, less what others and we reserve.
+
+        Negative when others have reserved more than there is.
+        """
+        return self.room.free - self.room.reserved - self.reserve
 
     @property
     def room_left(self) -> int:
@@ -116,24 +119,35 @@ class Plan:
         """Raise NotEnoughSpace when the plan does not fit."""
         if not self.missing or self.room_left >= 0:
             return
+        free = max(0, self.available)
+        others = self.room.reserved
         layers = ''.join(
-            f'\n  {layer.name}: {layer.keep or 0} bytes'
+            f'\n  - {layer.name}: {_amount(layer.keep or 0)}'
             for layer in self.missing
         )
         raise errors.NotEnoughSpace(
-            f'{self.room.directory}: not enough room: '
-            f'{self.needed} bytes needed, {self.available} free, '
-            f'{-self.room_left} short'
-            + (f' ({self.room.reserved} bytes are for other transfers)'
-               if self.room.reserved else '')
-            + f'. Nothing was fetched. Missing are:{layers}',
+            f'{self.room.directory}: not enough room:'
+            f'\n  needed {_amount(self.needed)}'
+            f'\n  free {_amount(free)}'
+            + (f'; {_amount(others)} are for other transfers'
+               if others else '')
+            + f'\n  short {_amount(-self.room_left)}'
+            f'\nNothing was fetched. To keep are:{layers}',
             needed=self.needed,
-            free=self.available,
+            free=free,
+            short=-self.room_left,
             hint=(
                 'Free some room there, or choose another store with '
                 '--template-store.'
             ),
         )
+
+
+def _amount(size: int) -> str:
+    """Return bytes for people: exact, and in MiB where that says more."""
+    if size < 2**20:
+        return f'{size} bytes'
+    return f'{size} bytes ({size / 2**20:.1f} MiB)'
 
 
 def plan_document(plan: Plan) -> Dict[str, Any]:

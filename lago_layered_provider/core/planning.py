@@ -66,21 +66,24 @@ def make_plan(
             base = name
         tops.append(name)
     _check_complete(layers, stored)
-    temporary = sorted(
-        (
-            min(layer.fetch or 0, SPOOL_BYTES)
-            for layer in layers.values()
-            if layer.image and layer.image.compression
-        ),
-        reverse=True,
-    )
     return Plan(
         layers=tuple(layers.values()),
         tops=tuple(tops),
         room=room,
         reserve=reserve,
-        temporary=sum(temporary[:jobs]),
+        temporary=_temporary(layers.values(), jobs),
     )
+
+
+def _temporary(layers: Iterable[Layer], jobs: int) -> int:
+    """Return the room for what the running layers keep to go on later."""
+    spools = sorted(
+        SPOOL_BYTES if layer.fetch is None else min(layer.fetch, SPOOL_BYTES)
+        for layer in layers
+        if layer.state is not State.PRESENT
+        and layer.image and layer.image.compression
+    )
+    return sum(spools[-jobs:])
 
 
 def _needed(chain: Chain, stored: Mapping[str, Stored]) -> List[Image]:
@@ -93,15 +96,27 @@ def _needed(chain: Chain, stored: Mapping[str, Stored]) -> List[Image]:
     for image in reversed(chain.images):
         images.insert(0, image)
         here = _place(image, stored)[1]
-        if here and _stands(here, stored):
+        if here and is_whole(here, stored):
             break
     return images
 
 
-def _stands(image: Stored, stored: Mapping[str, Stored]) -> bool:
+def is_whole(image: Stored, stored: Mapping[str, Stored]) -> bool:
+    """Tell whether all that an image's header leads to is there.
+
+    Raises:
+        StoreError: the image stands on itself.
+    """
+    seen = {image.name}
     while image.backing is not None:
+        if image.backing in seen:
+            raise errors.StoreError(
+                f'{image.name} in the store stands on itself.',
+                hint='Remove it, so that its chain is fetched again.',
+            )
         if image.backing not in stored:
             return False
+        seen.add(image.backing)
         image = stored[image.backing]
     return True
 
@@ -112,7 +127,7 @@ def _place(
     """Return the image's name in the store, and the file if it is there."""
     plain, *others = store_names(image)
     for name in others:
-        if name in stored:
+        if name in stored and not _differs(image, stored[name]):
             return name, stored[name]
     here = stored.get(plain)
     if here and _differs(image, here):

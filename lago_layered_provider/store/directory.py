@@ -46,9 +46,11 @@ class Store:
                 if not os.access(
                     directory, os.W_OK | os.X_OK, effective_ids=True
                 ):
+                    where = os.path.relpath(directory, self.root)
                     raise errors.StoreNotWritable(
-                        f'{self.root}: the store cannot be written: no right '
-                        f'to write in {directory}, or it is read-only',
+                        f'{self.root}: the store cannot be written: '
+                        f'{"it" if where == "." else where} is read-only, '
+                        f'or you have no right to write there',
                         hint=files.NOT_WRITABLE_HINT,
                     )
             progress.sweep(self._paths, self._is_visible)

@@ -156,7 +156,10 @@ def _store_error(
             f'{root}: the store cannot be written: {reason}',
             hint=NOT_WRITABLE_HINT,
         )
-    return errors.StoreError(f'{root}: {reason}')
+    return errors.StoreError(
+        f'{root}: {reason}',
+        hint='Look at it, or choose another store with --template-store.',
+    )
 
 
 def _describe_room(root: str) -> str:

@@ -69,7 +69,7 @@ def check(
         world.succeed(forest)
 
 
-def parametrize(cases: Sequence[Case]) -> Any:
+def parametrize(cases: Sequence[Case]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         'case', cases, ids=[case.name for case in cases]
     )

@@ -19,7 +19,7 @@ from typing import Callable, Dict, Iterator, List, Optional, Tuple
 import pytest
 
 from tests.lab import (
-    DiskImage, ImageSpec, LagoSandbox, Publisher, Request, RudeServer,
+    DiskImage, Fault, ImageSpec, LagoSandbox, Publisher, Request, RudeServer,
     guest_digest, make_forest, require,
 )
 from tests.lab.running import RunningLago, until
@@ -50,7 +50,7 @@ def large_forest(
 ) -> Dict[str, DiskImage]:
     require('qemu-img', 'qemu-io', 'xz', 'zstd')
     return make_forest(tmp_path_factory.mktemp('large'), {
-        'base': ImageSpec(40), 'nfs': ImageSpec(8, 'base'),
+        'base': ImageSpec(34), 'nfs': ImageSpec(6, 'base'),
     })
 
 
@@ -283,10 +283,10 @@ def test_staged_bytes_that_a_power_cut_took_are_noticed(
 
 #: Where a transfer may be when it is stopped, and what the server does then.
 SITUATIONS = {
-    'flowing': {'rate': 500_000},
-    'stalled': {'stall_after': 700_000},
-    'unanswered': {'delay': 120},
-    'retrying': {'cut_after': 700_000},
+    'flowing': Fault(rate=500_000),
+    'stalled': Fault(stall_after=700_000),
+    'unanswered': Fault(delay=120),
+    'retrying': Fault(cut_after=700_000),
 }
 
 
@@ -301,10 +301,10 @@ def test_stopped_by_a_signal(
     path = f'/{base.file.name}'
     if situation == 'retrying':
         # So that it is in a pause, and a long one.
-        server.fail(path, times=1, cut_after=700_000)
+        server.fail(path, SITUATIONS[situation], times=1)
         rule = server.fail(path, status=503, retry_after='60')
     else:
-        rule = server.fail(path, **SITUATIONS[situation])
+        rule = server.fail(path, SITUATIONS[situation])
     box = make_box(tmp_path / 'box', server, tmp_path / 'store')
     wanted = 0 if situation == 'unanswered' else 500_000
 
@@ -319,7 +319,7 @@ def test_stopped_by_a_signal(
             lago.says('trying again in')
         began = time.monotonic()
         # Ctrl-C reaches the whole group, kill(1) one process.
-        lago.signal(number, group=number == signal.SIGINT)
+        lago.send(number, group=number == signal.SIGINT)
         code = lago.wait()
         seconds = time.monotonic() - began
     print(f'{number.name}, {situation}: stopped after {seconds:.2f} s')
@@ -363,7 +363,7 @@ def test_stopped_while_the_index_does_not_come(
     with RunningLago(box) as lago:
         lago.until(lambda: rule.struck, 'it asks for the index')
         began = time.monotonic()
-        lago.signal(number, group=number == signal.SIGINT)
+        lago.send(number, group=number == signal.SIGINT)
         code = lago.wait()
         assert time.monotonic() - began < STOP_SECONDS
     check_stopped(lago, box, code, number)
@@ -388,7 +388,7 @@ def test_stopped_while_waiting_for_another(
         with RunningLago(second) as waiter:
             waiter.says(f'waiting for process {holder.pid}')
             began = time.monotonic()
-            waiter.signal(signal.SIGTERM)
+            waiter.send(signal.SIGTERM)
             code = waiter.wait()
             assert time.monotonic() - began < STOP_SECONDS
             assert code == 128 + signal.SIGTERM, waiter.output

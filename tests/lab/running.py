@@ -90,7 +90,7 @@ class RunningLago:
             lambda: re.search(text, self.output), f'it prints {text!r}'
         )
 
-    def signal(self, number: signal.Signals, *, group: bool = False) -> None:
+    def send(self, number: signal.Signals, *, group: bool = False) -> None:
         """Send a signal to the process, or to its whole group."""
         if group:
             os.killpg(self.pid, number)

@@ -212,8 +212,8 @@ def test_a_faulty_entry_disables_itself_alone(entry: Any) -> None:
     assert 'el7:v1' in str(caught.value)
     assert LOCATION in str(caught.value)
     assert caught.value.faults
-    assert [image.ref.version for image in index.images('el7')] == [
-        'v0', 'v2'
+    assert [image.ref.version for image in index.newest_first('el7')] == [
+        'v2', 'v0'
     ]
 
 
@@ -222,7 +222,8 @@ def test_a_version_with_a_bad_name(version: str) -> None:
     index = parse(document(**{version: GOOD, 'v1': GOOD}))
     with pytest.raises(IndexFaults):
         index.image('el7', version)
-    assert [image.ref.version for image in index.images('el7')] == ['v1']
+    found = [image.ref.version for image in index.newest_first('el7')]
+    assert found == ['v1']
 
 
 @pytest.mark.parametrize('template', [
@@ -234,7 +235,7 @@ def test_a_faulty_template(template: Any) -> None:
     whole['templates']['bad'] = template
     index = parse(whole)
     assert index.versions('bad') == ()
-    assert list(index.images('bad')) == []
+    assert list(index.newest_first('bad')) == []
     with pytest.raises((IndexFaults, KeyError)):
         index.image('bad', 'v1')
     assert index.image('el7', 'v1').handle == 'el7.qcow2'
@@ -414,7 +415,7 @@ def look_at_all(index: Index) -> None:
         wanted.extend(
             (template, version) for version in index.versions(template)
         )
-        list(index.images(template))
+        list(index.newest_first(template))
     list(index.entries())
     for template, version in wanted:
         try:

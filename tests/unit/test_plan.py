@@ -33,7 +33,8 @@ from lago_layered_provider.core.planning import (
     make_plan,
     store_names,
 )
-from lago_layered_provider.core.resolve import Catalog, Wanted, resolve
+from lago_layered_provider.core.catalog import Catalog, Wanted
+from lago_layered_provider.core.resolve import resolve
 from tests.unit.strategies import Forest, digest_of, forests
 
 MIB = 2**20

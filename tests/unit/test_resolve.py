@@ -11,15 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lago_layered_provider.core import errors
+from lago_layered_provider.core.catalog import Catalog, Wanted
 from lago_layered_provider.core.entry import parse_base
 from lago_layered_provider.core.index import Index, parse_index
 from lago_layered_provider.core.model import UNKNOWN, BaseName
-from lago_layered_provider.core.resolve import (
-    MAX_CHAIN_DEPTH,
-    Catalog,
-    Wanted,
-    resolve,
-)
+from lago_layered_provider.core.resolve import MAX_CHAIN_DEPTH, resolve
 from tests.unit.strategies import (
     Forest,
     cyclic_forests,

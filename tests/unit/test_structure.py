@@ -25,7 +25,7 @@ PURE = frozenset({
     '__future__', 'abc', 'base64', 'binascii', 'bisect', 'collections',
     'contextlib', 'copy', 'dataclasses', 'difflib', 'enum', 'functools',
     'hashlib', 'heapq', 'itertools', 'json', 'math', 'operator', 'posixpath',
-    're', 'string', 'struct', 'textwrap', 'types', 'typing', 'zlib',
+    're', 'reprlib', 'string', 'struct', 'textwrap', 'types', 'typing', 'zlib',
 })
 #: Built-in functions that the core does without.
 IMPURE_BUILTINS = {
