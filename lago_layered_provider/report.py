@@ -61,7 +61,11 @@ def size_text(count: Optional[float]) -> str:
 def make_console(stream: TextIO) -> Console:
     """Return a console that keeps to 80 columns in a log."""
     width = None if stream.isatty() else LOG_COLUMNS
-    return Console(file=stream, width=width, highlight=False, soft_wrap=True)
+    # A name such as lab:star:v1 is no picture, and [1] is no markup.
+    return Console(
+        file=stream, width=width, highlight=False, soft_wrap=True,
+        markup=False, emoji=False,
+    )
 
 
 def print_plan(plan: Plan, console: Console) -> None:
