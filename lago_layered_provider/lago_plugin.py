@@ -157,9 +157,10 @@ def _provide_templates(prepare: Function) -> Function:
         if disks:
             qemu_img.require()
         if disks and isinstance(template_store, repository.TemplateStore):
-            template_store.provide(
-                [disk.wanted for disk in disks], template_repo
-            )
+            with lago.log_utils.LogTask('Fetch templates', logger=LOGGER):
+                template_store.provide(
+                    [disk.wanted for disk in disks], template_repo
+                )
         return prepare(prefix, conf, template_repo, template_store)
 
     return wrapper

@@ -27,6 +27,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from .core.plan import Layer, Plan, State
+from .core.sizes import size_text
 
 LOG_COLUMNS = 80
 
@@ -42,20 +43,6 @@ STATES = {
     State.PARTIAL: ('partly here', 'yellow'),
     State.MISSING: ('missing', 'cyan'),
 }
-
-
-def size_text(count: Optional[float]) -> str:
-    """Return a number of bytes for people: '1.4 GiB'; '?' for None."""
-    if count is None:
-        return '?'
-    for unit in ('B', 'KiB', 'MiB', 'GiB'):
-        if abs(count) < 1024:
-            break
-        count /= 1024
-    else:
-        unit = 'TiB'
-    digits = 0 if unit == 'B' or abs(count) >= 100 else 1
-    return f'{count:.{digits}f} {unit}'
 
 
 def make_console(stream: TextIO) -> Console:
@@ -98,11 +85,10 @@ def _columns(fetch: str, keep: str, state: str) -> str:
 
 def _layer_columns(layer: Layer) -> Text:
     word, style = STATES[layer.state]
-    if layer.state is State.PRESENT:
-        text = _columns('-', '-', '')
-    else:
-        text = _columns(size_text(layer.fetch), size_text(layer.keep), '')
-    return Text.assemble(text, (word, style))
+    sizes = '-', '-'
+    if layer.state is not State.PRESENT:
+        sizes = size_text(layer.fetch), size_text(layer.keep)
+    return Text.assemble(_columns(*sizes, ''), (word, style))
 
 
 def _summary(plan: Plan) -> str:
@@ -184,9 +170,8 @@ class LineProgress(NoProgress):
 
     def begin(self, name: str, total: Optional[int], done: int) -> None:
         self._counts[name] = _Count(total, done)
-        size = '' if total is None else f' {size_text(total)}'
         here = f', {size_text(done)} of it are here' if done else ''
-        self._say(name, f'fetching{size}{here}')
+        self._say(name, f'fetching {size_text(total)}{here}')
 
     def advance(self, name: str, count: int) -> None:
         so_far = self._counts[name].advance(count)

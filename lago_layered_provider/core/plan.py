@@ -12,6 +12,7 @@ from typing import Any, Dict, Optional, Tuple
 
 from . import errors
 from .model import Image
+from .sizes import size_text
 
 
 class State(enum.Enum):
@@ -144,10 +145,8 @@ class Plan:
 
 
 def _amount(size: int) -> str:
-    """Return bytes for people: exact, and in MiB where that says more."""
-    if size < 2**20:
-        return f'{size} bytes'
-    return f'{size} bytes ({size / 2**20:.1f} MiB)'
+    """Return bytes for people, exactly and at a glance."""
+    return f'{size} bytes ({size_text(size)})'
 
 
 def plan_document(plan: Plan) -> Dict[str, Any]:

@@ -10,6 +10,7 @@ do not stand on it are finished.
 
 from __future__ import annotations
 
+import functools
 import threading
 from typing import Dict, List, Mapping, Optional, Set
 
@@ -132,6 +133,7 @@ class _Work:
                 metadata=dict(each.image.metadata or {}),
                 cancelled=self._fetcher.cancelled,
                 timeout=self._limits.lock_timeout,
+                waiting=functools.partial(self._progress.wait, each.name),
             )
             self._progress.end(each.name, 'fetched')
             ready.extend(self._take_children(each.name))

@@ -6,6 +6,7 @@ of it under the image's lock, which is given back at the end.
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ class Fetcher:
             identity=image.identity,
             cancelled=self.cancelled,
             timeout=self._limits.lock_timeout,
-            waiting=lambda who: self._progress.wait(layer.name, who),
+            waiting=functools.partial(self._progress.wait, layer.name),
         ) as stage:
             if stage is None or stage.verified is not None:
                 return

@@ -200,5 +200,6 @@ class Store(Protocol):
         metadata: Mapping[str, Any],
         cancelled: threading.Event,
         timeout: float,
+        waiting: Callable[[str], None],
     ) -> object:
         """Make a verified image visible."""
