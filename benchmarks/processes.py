@@ -9,7 +9,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Mapping, Sequence
+from typing import Dict, Iterator, Mapping, Sequence
 
 SAMPLE_SECONDS = 0.025
 KIB = 1024
@@ -31,6 +31,14 @@ class Cost:
     cpu: float
     peak: int
     stderr: str
+
+    def to_json(self) -> Dict[str, float]:
+        """Return the figures."""
+        return {
+            'wall_s': round(self.wall, 3),
+            'cpu_s': round(self.cpu, 3),
+            'peak_bytes': self.peak,
+        }
 
 
 def measure(

@@ -28,7 +28,7 @@ from typing import Dict, List
 import lago_layered_provider
 from tests.lab import LagoSandbox, run
 
-from .processes import measure
+from .processes import Cost, measure
 
 PACKAGE = 'lago_layered_provider'
 START = Path(__file__).parent / 'start_lago.py'
@@ -44,10 +44,10 @@ cp {key} "$2" && cp {key}.pub "$2.pub"
 
 @dataclass
 class Starts:
-    """Seconds of every run, by side."""
+    """What every run took, by side."""
 
-    help: Dict[str, List[float]] = field(default_factory=dict)
-    init: Dict[str, List[float]] = field(default_factory=dict)
+    help: Dict[str, List[Cost]] = field(default_factory=dict)
+    init: Dict[str, List[Cost]] = field(default_factory=dict)
 
 
 def compare_starts(box: LagoSandbox, rounds: int) -> Starts:
@@ -61,21 +61,21 @@ def compare_starts(box: LagoSandbox, rounds: int) -> Starts:
     for number in range(-1, rounds):
         for side in SIDES if number % 2 else SIDES[::-1]:
             env = environments[side]
-            seconds = _run(box, env, 'as-it-is', '--help')
+            helped = _run(box, env, 'as-it-is', '--help')
             shutil.rmtree(box.workdir, ignore_errors=True)
             repair = 'repaired' if side == 'without' else 'as-it-is'
             init = _run(box, env, repair, 'init', '--skip-bootstrap')
             if number >= 0:
-                found.help.setdefault(side, []).append(seconds)
+                found.help.setdefault(side, []).append(helped)
                 found.init.setdefault(side, []).append(init)
     return found
 
 
 def _run(
     box: LagoSandbox, env: Dict[str, str], *arguments: str
-) -> float:
+) -> Cost:
     command = [sys.executable, '-S', str(START), *arguments]
-    return measure(command, env=env, cwd=box.root).wall
+    return measure(command, env=env, cwd=box.root)
 
 
 def _environments(box: LagoSandbox) -> Dict[str, Dict[str, str]]:

@@ -53,11 +53,7 @@ class Transfers:
         """Return every single run."""
         return {
             'runs': {
-                way: [
-                    {'wall_s': round(cost.wall, 3),
-                     'cpu_s': round(cost.cpu, 3), 'peak_bytes': cost.peak}
-                    for cost in costs
-                ]
+                way: [cost.to_json() for cost in costs]
                 for way, costs in self.costs.items()
             },
             'lago_phases_s': self.phases,

@@ -4,8 +4,9 @@ Lago is at its end of life: nothing will be mended there. So its functions
 are repaired in memory when our plugin is loaded. Each repair looks at Lago
 first and leaves alone what works; none changes what Lago does beyond making
 it work. What concerns templates is replaced by `lago_plugin` and not
-repaired here. Connections and nets are in `lago_repair_libvirt`; what only
-VMs need is in `lago_repair_vms`, because Lago imports that part late.
+repaired here. Connections and nets are in `lago_repair_libvirt`, recovery
+from a killed init is in `lago_repair_prefix`; what only VMs need is in
+`lago_repair_vms`, because Lago imports that part late.
 
 Two Lagos are meant: 0.46.0 translated to Python 3, whose text still mixes
 bytes and text, and git master, which was written for the Python, PyYAML and
@@ -27,7 +28,7 @@ from typing import Any, Iterable, Optional, Sequence
 from lago import utils, virt
 from lago.plugins import output
 
-from . import lago_repair_libvirt
+from . import lago_repair_libvirt, lago_repair_prefix
 from .lago_repair_tools import Repair, StandIn, mentions
 
 LOGGER = logging.getLogger(__name__)
@@ -202,6 +203,7 @@ def running_vms() -> bool:
 REPAIRS: tuple[Repair, ...] = (
     command_status, yaml_loader, file_hash, abstract_mapping, version_order,
     exception_message, backing_format, *lago_repair_libvirt.REPAIRS,
+    *lago_repair_prefix.REPAIRS,
     running_vms,
 )
 

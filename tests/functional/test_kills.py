@@ -38,8 +38,9 @@ RATE = 20 * MIB
 #: What the specification allows to be fetched again of an image.
 AGAIN_BYTES = 16 * MIB
 
-#: About 2 seconds are promised; the rest is for a busy machine.
-STOP_SECONDS = 3.0
+#: Far less than the minute that the server may stay silent. It takes about
+#: one second; the rest is for a busy machine.
+STOP_SECONDS = 15.0
 
 SETTINGS = {'template_repo': {'progress': 'line', 'timeout': 60}}
 
