@@ -10,7 +10,8 @@ only remember where things are. Then `Prefix` prepares the images of all
 domains: first `_provide_templates` brings the chains of all of them into the
 store, then Lago makes the disks, one by one, and finds everything there.
 
-Every `lago` command pays for this import: nothing heavy is imported here.
+Every `lago` command pays for this import, also those that have nothing to do
+with templates: what is needed only sometimes is imported where it is used.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import functools
 import logging
 import shutil
 import signal
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import lago.cmd
 import lago.log_utils
@@ -30,9 +31,12 @@ import yaml
 from lago.config import config
 from lago.plugins.cli import CLIPlugin
 
-from . import lago_repair, qemu_img, repository
-from .core import errors, initfile
-from .settings import Settings, read_settings
+from . import lago_repair, qemu_img
+from .core import errors
+
+if TYPE_CHECKING:
+    from . import repository
+    from .settings import Settings
 
 LOGGER = logging.getLogger(__name__)
 SECTION = 'template_repo'
@@ -75,6 +79,8 @@ def _fold(text: str) -> str:
 
 def read_lago_settings() -> Settings:
     """Return the settings of lago.conf and of the environment."""
+    from .settings import read_settings
+
     return read_settings(config.get_section(SECTION, {}))
 
 
@@ -85,22 +91,30 @@ def warn(text: str) -> None:
     LOGGER.warning(lago.log_utils.log_always(line))
 
 
-class TemplateRepository(repository.TemplateRepository):
-    """Lago's class of that name, with its constructors."""
+class TemplateRepository:
+    """Stands for Lago's class of that name, which has one constructor."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path, read_lago_settings, warn)
-
-    @classmethod
-    def from_url(cls, path: str) -> TemplateRepository:
+    @staticmethod
+    def from_url(path: str) -> repository.TemplateRepository:
         """Return the repository with the index at a path or URL, unread."""
-        return cls(path)
+        from . import repository
+
+        return repository.TemplateRepository(path, read_lago_settings, warn)
+
+
+def make_template_store(path: str) -> repository.TemplateStore:
+    """Stand for Lago's class `TemplateStore`."""
+    from . import repository
+
+    return repository.TemplateStore(path)
 
 
 def find_repo_by_name(
     name: str, repo_dir: Optional[str] = None
 ) -> repository.TemplateRepository:
     """Return the repository of that name below `template_repos`, unread."""
+    from . import repository
+
     return repository.NamedRepository(
         name,
         repo_dir or _Options.template_repos or _configured_repos(),
@@ -153,6 +167,9 @@ def _provide_templates(prepare: Function) -> Function:
     def wrapper(
         prefix: Any, conf: Any, template_repo: Any, template_store: Any
     ) -> Any:
+        from . import repository
+        from .core import initfile
+
         disks = initfile.template_disks(conf)
         if disks:
             qemu_img.require()
@@ -181,6 +198,8 @@ def _name_format(handle_template: Function) -> Function:
         command, metadata, base = handle_template(
             prefix, disk_path, template_spec, template_store, template_repo
         )
+        from . import repository
+
         if isinstance(template_store, repository.TemplateStore):
             at = command.index('-b')
             form = template_store.get_format(base)
@@ -229,7 +248,7 @@ def install() -> None:
     """Put our parts in place of Lago's; a second call changes nothing."""
     lago_repair.repair()
     lago.templates.TemplateRepository = TemplateRepository
-    lago.templates.TemplateStore = repository.TemplateStore
+    lago.templates.TemplateStore = make_template_store
     lago.templates.find_repo_by_name = find_repo_by_name
     prefix = lago.prefix.Prefix
     _wrap(prefix, '_prepare_domains_images', _provide_templates)

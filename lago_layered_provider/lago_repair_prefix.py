@@ -16,11 +16,9 @@ import os
 import shutil
 from typing import Any, Callable
 
-import lockfile
 from lago import log_utils, prefix, utils, workdir
 
 from .lago_repair_tools import Repair
-from .store.locks import ImageLock
 
 LOGGER = logging.getLogger(__name__)
 
@@ -72,6 +70,8 @@ def _around_virt_conf() -> None:
 
 def _mark(made: Any) -> None:
     """Say that an init is at work on a prefix that it has just made."""
+    from .store.locks import ImageLock
+
     lock = ImageLock(
         made.paths.prefixed(MARKER), what='making the environment'
     )
@@ -105,6 +105,10 @@ def _clear(parent: Any, name: str = 'default', *_: Any, **__: Any) -> None:
     marker = os.path.join(path, MARKER)
     if not os.path.exists(marker):
         return
+    import lockfile
+
+    from .store.locks import ImageLock
+
     lock = ImageLock(marker, what='removing what is left of it')
     try:
         lock.acquire(timeout=0)

@@ -108,8 +108,11 @@ def load_index(
             0 if kept else settings.retries,
         )
     except errors.TransferError as error:
-        if kept is None or not error.retryable:
-            if error.status is not None and not error.retryable:
+        # An answer such as 404 says more than what was kept; a name that is
+        # not known is what a laptop without a network gets.
+        answered = error.status is not None and error.status < 500
+        if kept is None or answered:
+            if answered and not error.retryable:
                 error.hint = INDEX_HINT
             raise
         warn(f'{error.message}; using the index kept from the last time')

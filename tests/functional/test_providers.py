@@ -20,7 +20,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
 
 import pytest
 
-from lago_layered_provider.core import xz, xz_index
+from lago_layered_provider.core import xz_index
 from lago_layered_provider.core.errors import SettingsError, TransferError
 from lago_layered_provider.providers import make_provider, read_document
 from lago_layered_provider.providers.file import FileProvider
