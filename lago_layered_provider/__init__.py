@@ -8,6 +8,7 @@ The way of one ``lago init``::
 `lago_plugin`       hooks into Lago; `lago_repair` mends what Lago lacks
 `repository`        Lago's TemplateRepository and TemplateStore, on ours
 `provision`         the use case: from wanted templates to a filled store
+`sources`           asks repositories for indexes and what they leave open
 `core`              decides; pure: index, chains, plan, qcow2 header
 `providers`         read a source: http, file, and what others install
 `transfer`          carries out a plan, layers in parallel

@@ -18,6 +18,7 @@ from .core import errors, initfile, plan, planning
 from .core.catalog import Catalog, Wanted
 from .core.index import Index
 from .core.model import UNKNOWN, Image, Stored
+from .sources import Sources
 from .store import Store
 
 LOGGER = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ def run_plan(args: argparse.Namespace) -> None:
     repo, store = _open(args)
     wanted = _read_wanted(args.wanted)
     catalog = Catalog([repo.load(store)])
-    sources = provision.Sources(catalog, repo.settings)
+    sources = Sources(catalog, repo.settings)
     found = provision.plan_for(wanted, catalog, store, sources)
     if _is_data(args):
         print(args.out_format.format(plan.plan_document(found)))

@@ -5,42 +5,18 @@ Read it from `provision` on: chains, plan, room, transfer.
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
-from typing import (
-    Callable,
-    Dict,
-    Iterable,
-    List,
-    Optional,
-    Sequence,
-    TextIO,
-    Tuple,
-    TypeVar,
-)
+from typing import Dict, Iterable, List, Optional, Sequence, TextIO
 
-from .core import errors, index, planning, resolve
-from .core.index import Index
+from .core import planning, resolve
+from .core.catalog import Catalog, Wanted
 from .core.model import Chain, Image, Partial, Stored
 from .core.plan import Plan
 from .core.planning import make_plan, store_names
-from .core.catalog import Catalog, Wanted
 from .settings import Settings
+from .sources import Sources
 from .store import Store
-from .transfer.ports import Progress, Provider
-
-#: Small requests that run at the same time.
-LOOKUP_THREADS = 8
-
-#: Seconds to wait for a server whose index we have kept.
-KEPT_TIMEOUT_SECONDS = 10
-
-INDEX_HINT = (
-    'Check the address of the index: --template-repo-path, or '
-    'template_repo_path in lago.conf.'
-)
-
-T = TypeVar('T')
+from .transfer.ports import Progress
 
 
 def provision(
@@ -77,55 +53,6 @@ def provision(
     return plan
 
 
-def load_index(
-    location: str,
-    store: Optional[Store],
-    settings: Settings,
-    warn: Callable[[str], None],
-) -> Index:
-    """Return the index at a URL or path.
-
-    A kept one is used when the server says that it has not changed, and,
-    with a warning, when the server cannot be reached.
-
-    Raises:
-        TransferError, IndexFaults: there is none that can be used.
-    """
-    from .providers import read_document
-
-    kept = store.kept_index(location) if store else None
-    timeout = settings.timeout
-    if kept:
-        timeout = min(timeout, KEPT_TIMEOUT_SECONDS)
-    try:
-        document = _try_again(
-            lambda: read_document(
-                location,
-                validator=kept.validator if kept else None,
-                limit=index.MAX_INDEX_BYTES,
-                timeout=timeout,
-            ),
-            0 if kept else settings.retries,
-        )
-    except errors.TransferError as error:
-        # An answer such as 404 says more than what was kept; a name that is
-        # not known is what a laptop without a network gets.
-        answered = error.status is not None and error.status < 500
-        if kept is None or answered:
-            if answered and not error.retryable:
-                error.hint = INDEX_HINT
-            raise
-        warn(f'{error.message}; using the index kept from the last time')
-        return index.parse_index(kept.body, location)
-    if document.body is None and kept is not None:
-        return index.parse_index(kept.body, location)
-    body = document.body or b''
-    found = index.parse_index(body, location)
-    if store:
-        store.keep_index(location, body, document.validator)
-    return found
-
-
 def plan_for(
     wanted: Sequence[Wanted],
     catalog: Catalog,
@@ -153,43 +80,6 @@ def plan_for(
     if found:
         chains = resolve.resolve(catalog.with_known(found), wanted).chains
     return _make_plan(chains, store, sources.settings)
-
-
-class Sources:
-    """The providers of a catalog's sources, each made when it is needed."""
-
-    def __init__(self, catalog: Catalog, settings: Settings) -> None:
-        self.settings = settings
-        self._catalog = catalog
-        self._providers: Dict[Tuple[str, str], Provider] = {}
-
-    def provider(self, image: Image) -> Provider:
-        """Return the provider of an image's source."""
-        from .providers import make_provider
-
-        key = (image.ref.repository, image.source)
-        if key not in self._providers:
-            spec = self._catalog.index_of(image).source(image.source)
-            self._providers[key] = make_provider(
-                spec.type, spec.args, timeout=self.settings.timeout
-            )
-        return self._providers[key]
-
-    def look_up(self, images: Iterable[Image]) -> List[Image]:
-        """Complete the images that the index leaves open, in parallel."""
-        from . import lookup, threads
-
-        todo = [
-            (image, self.provider(image)) for image in images
-            if not lookup.is_complete(image)
-        ]
-        return threads.run_all(
-            lambda pair: _try_again(
-                lambda: lookup.look_up(*pair), self.settings.retries
-            ),
-            todo,
-            LOOKUP_THREADS,
-        )
 
 
 def _is_present(image: Image, store: Store) -> bool:
@@ -277,15 +167,3 @@ def _fetch(
             ),
             progress=progress,
         )
-
-
-def _try_again(action: Callable[[], T], retries: int) -> T:
-    """Run a small request again while that can help."""
-    for failures in range(retries):
-        try:
-            return action()
-        except errors.TransferError as error:
-            if not error.retryable:
-                raise
-        time.sleep(min(0.2 * 2 ** failures, 5))
-    return action()

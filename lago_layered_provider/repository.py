@@ -11,7 +11,7 @@ import os
 import sys
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from . import provision
+from . import provision, sources
 from .core import errors
 from .core.index import Index
 from .core.model import Image
@@ -62,7 +62,7 @@ class TemplateRepository:
         return self._index
 
     def _read(self, store: Optional[Store]) -> Index:
-        return provision.load_index(
+        return sources.load_index(
             self.path, store, self.settings, self._warn
         )
 
@@ -98,7 +98,7 @@ class NamedRepository(TemplateRepository):
         known = []
         for path in _find_json(self.path):
             try:
-                found = provision.load_index(
+                found = sources.load_index(
                     path, None, self.settings, self._warn
                 )
             except (errors.TransferError, errors.IndexFaults):
@@ -164,8 +164,8 @@ class TemplateVersion:
 
     def _provider(self) -> Any:
         catalog = Catalog([self.repository.load()])
-        sources = provision.Sources(catalog, self.repository.settings)
-        return sources.provider(self.image)
+        settings = self.repository.settings
+        return sources.Sources(catalog, settings).provider(self.image)
 
 
 class TemplateStore:
