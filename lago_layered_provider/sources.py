@@ -17,8 +17,9 @@ from .core import errors, index
 from .core.catalog import Catalog
 from .core.index import Index
 from .core.model import Image
+from .providers import Document
 from .settings import Settings
-from .store import Store
+from .store import KeptIndex, Store
 from .transfer.ports import Provider
 
 #: Small requests that run at the same time.
@@ -49,22 +50,9 @@ def load_index(
     Raises:
         TransferError, IndexFaults: there is none that can be used.
     """
-    from .providers import read_document
-
     kept = store.kept_index(location) if store else None
-    timeout = settings.timeout
-    if kept:
-        timeout = min(timeout, KEPT_TIMEOUT_SECONDS)
     try:
-        document = _try_again(
-            lambda: read_document(
-                location,
-                validator=kept.validator if kept else None,
-                limit=index.MAX_INDEX_BYTES,
-                timeout=timeout,
-            ),
-            0 if kept else settings.retries,
-        )
+        document = _read_document(location, kept, settings)
     except errors.TransferError as error:
         # An answer such as 404 says more than what was kept; a name that is
         # not known is what a laptop without a network gets.
@@ -82,6 +70,25 @@ def load_index(
     if store:
         store.keep_index(location, body, document.validator)
     return found
+
+
+def _read_document(
+    location: str, kept: Optional[KeptIndex], settings: Settings
+) -> Document:
+    """Read an index unless it is as it was kept."""
+    from .providers import read_document
+
+    if kept is None:
+        return _try_again(lambda: read_document(
+            location, limit=index.MAX_INDEX_BYTES, timeout=settings.timeout
+        ), settings.retries)
+    # Nobody should wait long for a server that can be done without.
+    return read_document(
+        location,
+        validator=kept.validator,
+        limit=index.MAX_INDEX_BYTES,
+        timeout=min(settings.timeout, KEPT_TIMEOUT_SECONDS),
+    )
 
 
 class Sources:
