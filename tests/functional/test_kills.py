@@ -346,8 +346,8 @@ def check_stopped(
     output = lago.output
     assert code == 128 + number, output
     assert 'Traceback' not in output
-    # "@ Initialize and populate prefix: ERROR" is Lago's own.
-    assert output.count('ERROR') <= 1, output
+    # Lago closes each open task with ERROR: ours, and that around all.
+    assert output.count('ERROR') <= 2, output
     assert 'failed' not in output
     assert not held_locks(box.store)
     assert not box.workdir.exists(), [*box.workdir.iterdir()]
