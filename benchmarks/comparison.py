@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 from tests.lab import LagoSandbox, Nginx, have
-from tests.lab.commands import MissingTool
 from tests.lab.environments import lago_command
 
 from .images import get_chain
@@ -24,8 +23,8 @@ HERE = Path(__file__).resolve().parent
 CACHE = HERE.parent / '.cache' / 'bench'
 TOOLS = ('nginx', 'qemu-img', 'qemu-io', 'ssh-keygen', 'xz', 'zstd')
 
-LEAST_ROUNDS = 5
-LEAST_STARTS = 10
+ROUNDS = 5
+STARTS = 10
 
 
 def tell(text: str) -> None:
@@ -61,8 +60,11 @@ def main() -> None:
     lago_command()
     missing = [tool for tool in TOOLS if not have(tool)]
     if missing:
-        raise MissingTool(f'not installed: {", ".join(missing)}')
-    results = measure_all(arguments)
+        sys.exit(f'Not installed: {", ".join(missing)}; see "make setup".')
+    try:
+        results = measure_all(arguments)
+    except RuntimeError as error:
+        sys.exit(f'The benchmark cannot go on: {error}')
     with contextlib.redirect_stdout(io.StringIO()) as shown:
         results.show()
     print(shown.getvalue(), end='')
@@ -81,9 +83,9 @@ def _parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument('--size', type=int, default=1024, metavar='MIB',
                         help='of the three images together')
-    parser.add_argument('--rounds', type=int, default=LEAST_ROUNDS,
+    parser.add_argument('--rounds', type=int, default=ROUNDS,
                         help='in which each way fetches once')
-    parser.add_argument('--starts', type=int, default=LEAST_STARTS,
+    parser.add_argument('--starts', type=int, default=STARTS,
                         help='of each kind and side')
     parser.add_argument('--name', default='latest',
                         help='of the files in benchmarks/results')

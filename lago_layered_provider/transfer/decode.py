@@ -21,23 +21,33 @@ from __future__ import annotations
 from typing import Optional
 
 from .decoders import Checkpoint, Decoder, MemberDecoder, PlainDecoder
+from .parallel import BlockPool, ParallelXzDecoder
 from .units import CorruptStream, open_gzip, open_zstd
 from .xz_decoder import XzDecoder
 
-__all__ = ['Checkpoint', 'CorruptStream', 'Decoder', 'make_decoder']
+__all__ = [
+    'BlockPool', 'Checkpoint', 'CorruptStream', 'Decoder', 'make_decoder',
+]
 
 
 def make_decoder(
-    compression: Optional[str], *, consumed: int = 0, preamble: bytes = b''
+    compression: Optional[str],
+    *,
+    consumed: int = 0,
+    preamble: bytes = b'',
+    pool: Optional[BlockPool] = None,
 ) -> Decoder:
     """Return a decoder for a file, or for the rest of it.
 
     Args:
         compression: as an index gives it: xz, zst, gz or None.
         consumed, preamble: of the `Checkpoint` to go on from.
+        pool: where units are decoded side by side, if at all.
     """
     if compression is None:
         return PlainDecoder(consumed)
+    if compression == 'xz' and pool is not None:
+        return ParallelXzDecoder(consumed, preamble, pool)
     if compression == 'xz':
         return XzDecoder(consumed, preamble)
     if compression == 'gz':

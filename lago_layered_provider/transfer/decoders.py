@@ -38,18 +38,29 @@ class Decoder(Protocol):
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield what `data` adds, in pieces of at most `PIECE_BYTES`.
 
-        The iterator must be exhausted before the next call.
+        A pool gives whole blocks instead, and may give them with a later
+        call. The iterator must be exhausted before the next one.
+
+        Raises:
+            CorruptStream: the data is damaged.
+        """
+
+    def flush(self) -> Iterator[bytes]:
+        """Yield what was fed and is not decoded yet.
 
         Raises:
             CorruptStream: the data is damaged.
         """
 
     def finish(self) -> None:
-        """Confirm that the file ends here.
+        """Confirm that the file ends here; after `flush`.
 
         Raises:
             CorruptStream: it is truncated.
         """
+
+    def close(self) -> None:
+        """Give back what it holds; it is not used any more."""
 
 
 class PlainDecoder:
@@ -68,8 +79,14 @@ class PlainDecoder:
             produced = self.checkpoint.produced + len(piece)
             self.checkpoint = Checkpoint(self._start + produced, produced)
 
+    def flush(self) -> Iterator[bytes]:
+        return iter(())
+
     def finish(self) -> None:
         """Any length is right: only its index entry knows better."""
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 class MemberDecoder:
@@ -105,6 +122,12 @@ class MemberDecoder:
             and not self._pending
             and not self._preamble
         )
+
+    def flush(self) -> Iterator[bytes]:
+        return iter(())
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def finish(self) -> None:
         if not self.finished:

@@ -56,6 +56,8 @@ def carry_out(
         for thread in threads:
             thread.join(STOP_SECONDS / len(threads))
         raise
+    finally:
+        fetcher.close()
     work.raise_failures()
 
 

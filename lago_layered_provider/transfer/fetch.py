@@ -6,6 +6,7 @@ of it under the image's lock, which is given back at the end.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 import time
@@ -16,6 +17,7 @@ from ..core import errors
 from ..core.model import Digest
 from ..core.plan import Layer, Plan
 from ..core.record import Record
+from .decode import BlockPool
 from .ports import Progress, Provider, Stage, Store, Stream
 from .receive import Receiver
 from .verify import verify_staged
@@ -61,6 +63,7 @@ class Fetcher:
         self._progress = progress
         self._lock = threading.Lock()
         self._streams: Set[Stream] = set()
+        self._pool = BlockPool()
 
     def stop(self) -> None:
         """Make all fetches end soon; what they have received is kept."""
@@ -69,6 +72,10 @@ class Fetcher:
             streams = list(self._streams)
         for stream in streams:
             stream.abort()
+
+    def close(self) -> None:
+        """Give back what all fetches share."""
+        self._pool.close()
 
     def fetch(self, layer: Layer) -> None:
         """Bring a layer into its stage and verify it there.
@@ -110,12 +117,14 @@ class Fetcher:
         """Receive and verify an image, from where the stage stands on."""
         image = layer.image
         assert image is not None
-        receiver = Receiver(image, stage, provider.locate(image.file))
-        self._progress.begin(
-            layer.name, image.compressed_size or image.size, receiver.offset,
-        )
-        self._receive(layer, provider, receiver)
-        self._verify(layer, stage, receiver)
+        location = provider.locate(image.file)
+        with contextlib.closing(
+            Receiver(image, stage, location, self._pool)
+        ) as receiver:
+            total = image.compressed_size or image.size
+            self._progress.begin(layer.name, total, receiver.offset)
+            self._receive(layer, provider, receiver)
+            self._verify(layer, stage, receiver)
 
     def _receive(
         self, layer: Layer, provider: Provider, receiver: Receiver

@@ -8,11 +8,11 @@ last place where a decoder can start again.
 from __future__ import annotations
 
 import hashlib
-from typing import Dict, Optional, Tuple
+from typing import Callable, Dict, Iterator, Optional, Tuple
 
 from ..core import errors
 from ..core.model import Digest, Image, Unknown
-from .decode import CorruptStream, make_decoder
+from .decode import BlockPool, CorruptStream, make_decoder
 from .ports import Stage, Stream
 
 #: A checkpoint of a plain file costs a small write: not after every chunk.
@@ -25,11 +25,14 @@ class Receiver:
     `offset` is the next byte wanted of the file at its source.
     """
 
-    def __init__(self, image: Image, stage: Stage, location: str) -> None:
+    def __init__(
+        self, image: Image, stage: Stage, location: str, pool: BlockPool
+    ) -> None:
         assert not isinstance(image.compression, Unknown)
         self._compression = image.compression
         self._image = image
         self._stage = stage
+        self._pool = pool
         self._location = location
         self._algorithms = _algorithms(image)
         self._begin()
@@ -49,16 +52,26 @@ class Receiver:
             self._compression,
             consumed=resume.consumed,
             preamble=resume.preamble,
+            pool=self._pool,
         )
         self.offset = resume.consumed
-        for data in self._stage.spooled_chunks():
-            self.offset += len(data)
-            self._write(data)
+        try:
+            for data in self._stage.spooled_chunks():
+                self.offset += len(data)
+                self._write(data)
+        except BaseException:
+            self.close()
+            raise
 
     def restart(self) -> None:
         """Forget everything and wait for the first byte."""
+        self.close()
         self._stage.reset()
         self._begin()
+
+    def close(self) -> None:
+        """Give back what decoding holds."""
+        self._decoder.close()
 
     def accept(self, stream: Stream) -> None:
         """Make ready for a stream that may not start where we are.
@@ -98,6 +111,7 @@ class Receiver:
         Raises:
             VerifyError: it is not the announced image, or is damaged.
         """
+        self._take(self._decoder.flush)
         try:
             self._decoder.finish()
         except CorruptStream as error:
@@ -127,9 +141,12 @@ class Receiver:
         return digests
 
     def _write(self, chunk: bytes) -> None:
+        self._take(lambda: self._decoder.feed(chunk))
+
+    def _take(self, decode: Callable[[], Iterator[bytes]]) -> None:
         limit = self._image.size
         try:
-            for data in self._decoder.feed(chunk):
+            for data in decode():
                 self._hash(data)
                 if limit is not None and self.produced > limit:
                     raise self._wrong_size('more than that')

@@ -125,6 +125,18 @@ class Unit:
         if prime:
             self._decompress(prime)
 
+    @property
+    def begun(self) -> bool:
+        """Whether some of it was fed already."""
+        return self._fed > 0
+
+    def fits(self, limit: int) -> bool:
+        """Tell whether it is known to take and to make so few bytes."""
+        return (
+            self.size is not None and self.size <= limit
+            and self._makes is not None and self._makes <= limit
+        )
+
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield what `data` adds; exhaust it before the next call.
 
