@@ -38,8 +38,8 @@ class Decoder(Protocol):
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield what `data` adds, in pieces of at most `PIECE_BYTES`.
 
-        A pool gives whole blocks instead, and may give them with a later
-        call. The iterator must be exhausted before the next one.
+        With a pool they may come with a later call. The iterator must be
+        exhausted before the next one.
 
         Raises:
             CorruptStream: the data is damaged.

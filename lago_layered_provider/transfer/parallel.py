@@ -3,86 +3,110 @@
 Decoding .xz takes far longer than all else, and an image is as a rule one
 file with many blocks. So whole blocks go to a pool that all images of a
 transfer share; what comes out is handed on in the order of the file. A block
-that is too large, or for which there is no room, is decoded on the spot.
+that is too large, or for which there is no room, is decoded on the spot,
+piece by piece.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import mmap
 import os
-import threading
+import queue
 from collections import deque
 from dataclasses import dataclass
-from typing import Deque, Iterator, Optional
+from typing import Deque, Iterable, Iterator, Optional
 
 from .decoders import Checkpoint
-from .units import Unit
+from .units import PIECE_BYTES, Unit
 from .xz_decoder import XzDecoder
 
 #: lago-images makes blocks of 16 MiB (``xz --block-size=16777216``); what
 #: cannot be compressed takes a little more.
 LARGEST_BLOCK_BYTES = 17 << 20
 
-#: Blocks that may be in the pool or wait to be taken out of it: two more
-#: than processors keep these busy. Each is its input and its output.
+#: Blocks that may be in the pool or wait to be taken out of it. One more
+#: than processors keeps these busy.
 MOST_BLOCKS = 7
 
 
+@dataclass(frozen=True)
+class Running:
+    """A block in the pool; the future gives its length in the buffer."""
+
+    future: 'concurrent.futures.Future[int]'
+    buffer: mmap.mmap
+
+
 class BlockPool:
-    """The threads that decode, and the room for blocks."""
+    """The threads that decode, and the buffers that they decode into.
+
+    The buffers are used again and again: memory that is given back and taken
+    anew for each block costs a fifth of the processor, and what the
+    allocator keeps of it is not bounded.
+    """
 
     def __init__(self) -> None:
         processors = len(os.sched_getaffinity(0))
         self._threads = concurrent.futures.ThreadPoolExecutor(
             processors, thread_name_prefix='decode'
         )
-        self._room = threading.Semaphore(min(processors + 2, MOST_BLOCKS))
+        self._buffers: 'queue.SimpleQueue[mmap.mmap]' = queue.SimpleQueue()
+        for _ in range(min(processors + 1, MOST_BLOCKS)):
+            # Takes room when it is written for the first time.
+            self._buffers.put(mmap.mmap(-1, LARGEST_BLOCK_BYTES))
 
-    def submit(
-        self, unit: Unit, data: bytes
-    ) -> 'Optional[concurrent.futures.Future[bytes]]':
-        """Begin to decode a block; None when there is no room for it."""
-        if not self._room.acquire(blocking=False):
+    def submit(self, unit: Unit, data: bytes) -> Optional[Running]:
+        """Begin to decode a block; None when there is no buffer for it."""
+        try:
+            buffer = self._buffers.get_nowait()
+        except queue.Empty:
             return None
         try:
-            return self._threads.submit(decode_whole, unit, data)
+            future = self._threads.submit(_decode_into, unit, data, buffer)
         except BaseException:
-            self._room.release()
+            self._buffers.put(buffer)
             raise
+        return Running(future, buffer)
 
-    def take(
-        self, running: 'concurrent.futures.Future[bytes]'
-    ) -> bytes:
-        """Return what a block was decoded to, and give its room back.
+    def take(self, running: Running) -> Iterator[bytes]:
+        """Yield what a block was decoded to, and give its buffer back.
 
         Raises:
             CorruptStream: it is damaged.
         """
         try:
-            return running.result()
+            length = running.future.result()
+            for start in range(0, length, PIECE_BYTES):
+                yield running.buffer[start:min(start + PIECE_BYTES, length)]
         finally:
-            self._room.release()
+            self._buffers.put(running.buffer)
 
-    def drop(self, running: 'concurrent.futures.Future[bytes]') -> None:
-        """Give the room of a block back that nobody wants any more."""
-        running.cancel()
-        self._room.release()
+    def drop(self, running: Running) -> None:
+        """Give the buffer of a block back that nobody wants any more."""
+        running.future.cancel()
+        running.future.add_done_callback(
+            lambda _: self._buffers.put(running.buffer)
+        )
 
     def close(self) -> None:
         """Let the threads end; they finish the block they are at."""
         self._threads.shutdown(wait=False)
 
 
-def decode_whole(unit: Unit, data: bytes) -> bytes:
-    """Return what all bytes of a unit make."""
-    return b''.join(unit.feed(data))
+def _decode_into(unit: Unit, data: bytes, buffer: mmap.mmap) -> int:
+    length = 0
+    for piece in unit.feed(data):
+        buffer[length:length + len(piece)] = piece
+        length += len(piece)
+    return length
 
 
 @dataclass(frozen=True)
 class _Block:
     """A block in the pool; `end` is where it ends in the file."""
 
-    running: 'concurrent.futures.Future[bytes]'
+    running: Running
     end: int
     preamble: bytes
 
@@ -112,7 +136,7 @@ class ParallelXzDecoder(XzDecoder):
 
     def _decode_pending(self) -> Iterator[bytes]:
         while self._pending or self._unit:
-            while self._blocks and self._blocks[0].running.done():
+            while self._blocks and self._blocks[0].running.future.done():
                 yield from self._hand_on(self._blocks.popleft())
             if self._unit is None:
                 if self._preamble and not self._pending[0]:
@@ -131,14 +155,17 @@ class ParallelXzDecoder(XzDecoder):
             yield from self._start_block(self._unit, size)
 
     def _start_block(self, unit: Unit, size: int) -> Iterator[bytes]:
-        data = bytes(self._pending[:size])
+        with memoryview(self._pending) as pending:
+            data = bytes(pending[:size])
         self._drop(size)
         self._unit = None
         running = self._pool.submit(unit, data)
-        if running is None:
-            yield from self.flush()
+        while running is None and self._blocks:
+            yield from self._hand_on(self._blocks.popleft())
+            running = self._pool.submit(unit, data)
+        if running is None:  # others have taken all room
             yield from self._finish_block(
-                decode_whole(unit, data), self._position, self._preamble
+                unit.feed(data), self._position, self._preamble
             )
         else:
             self._blocks.append(
@@ -151,8 +178,9 @@ class ParallelXzDecoder(XzDecoder):
         )
 
     def _finish_block(
-        self, data: bytes, end: int, preamble: bytes
+        self, pieces: Iterable[bytes], end: int, preamble: bytes
     ) -> Iterator[bytes]:
-        self._produced += len(data)
-        yield data
+        for piece in pieces:
+            self._produced += len(piece)
+            yield piece
         self.checkpoint = Checkpoint(end, self._produced, preamble)
