@@ -7,12 +7,12 @@ last place where a decoder can start again.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Callable, Dict, Iterator, Optional, Tuple
 
 from ..core import errors
 from ..core.model import Digest, Image, Unknown
 from .decode import BlockPool, CorruptStream, make_decoder
+from .digester import Digester
 from .ports import Stage, Stream
 
 #: A checkpoint of a plain file costs a small write: not after every chunk.
@@ -42,20 +42,21 @@ class Receiver:
         self.validator: Optional[str] = resume.validator
         self._saved = resume.consumed
         self._start = resume.produced
-        self._hashers = {
-            name: hashlib.new(name) for name in self._algorithms
-        }
+        try:
+            self._decoder = make_decoder(
+                self._compression,
+                consumed=resume.consumed,
+                preamble=resume.preamble,
+                pool=self._pool,
+            )
+        except CorruptStream as error:
+            raise self._damaged(error) from None
+        self._digester = Digester(self._algorithms)
         self.produced = 0
-        for data in self._stage.replay():
-            self._hash(data)
-        self._decoder = make_decoder(
-            self._compression,
-            consumed=resume.consumed,
-            preamble=resume.preamble,
-            pool=self._pool,
-        )
         self.offset = resume.consumed
         try:
+            for data in self._stage.replay():
+                self._hash(data)
             for data in self._stage.spooled_chunks():
                 self.offset += len(data)
                 self._write(data)
@@ -70,8 +71,9 @@ class Receiver:
         self._begin()
 
     def close(self) -> None:
-        """Give back what decoding holds."""
+        """Give back what decoding and hashing hold."""
         self._decoder.close()
+        self._digester.close()
 
     def accept(self, stream: Stream) -> None:
         """Make ready for a stream that may not start where we are.
@@ -120,10 +122,7 @@ class Receiver:
         image = self._image
         if image.size is not None and self.produced != image.size:
             raise self._wrong_size(f'{self.produced} bytes')
-        digests = tuple(
-            Digest(name, hasher.hexdigest())
-            for name, hasher in self._hashers.items()
-        )
+        digests = self._digester.finish()
         announced = image.digest
         for digest in digests:
             if announced and digest.algorithm == announced.algorithm:
@@ -155,8 +154,7 @@ class Receiver:
             raise self._damaged(error) from None
 
     def _hash(self, data: bytes) -> None:
-        for hasher in self._hashers.values():
-            hasher.update(data)
+        self._digester.update(data)
         self.produced += len(data)
 
     def _save(self, chunk: bytes) -> None:
