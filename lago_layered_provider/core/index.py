@@ -1,9 +1,9 @@
 """Read an index (`repo.metadata`); says what an entry means or its faults.
 
 Lago's own format (`name`, `sources`, `templates`) with the keys that this
-project adds per version; see docs/index.rst. An entry is looked at only when
-somebody asks for it: an index of 100,000 versions costs no more than its
-JSON, and a faulty entry disables itself and never its neighbours.
+project adds per version; docs/index-format.rst has them. An entry is looked
+at only when somebody asks for it: an index of 100,000 versions costs no more
+than its JSON, and a faulty entry disables itself and never its neighbours.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A file is a row of units, each of which can be decoded without the others: a
 block of .xz, a frame of .zst, a member of .gz. At the end of a unit an
-interrupted transfer can go on later (`Checkpoint`), and units could be
-decoded side by side.
+interrupted transfer can go on later (`Checkpoint`); blocks of .xz are decoded
+side by side where there is a pool for it (`parallel`).
 
 =====  ===================================================================
 plain  every byte is a unit
