@@ -42,8 +42,8 @@ class BlockPool:
     """The threads that decode, and the buffers that they decode into.
 
     The buffers are used again and again: memory that is given back and taken
-    anew for each block costs a fifth of the processor, and what the
-    allocator keeps of it is not bounded.
+    anew for each block takes a fifth more processor time in all, and what
+    the allocator keeps of it is not bounded.
     """
 
     def __init__(self) -> None:
