@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Deque, Iterable, Iterator, Optional
 
 from .decoders import Checkpoint
-from .units import PIECE_BYTES, Unit
+from .units import PIECE_BYTES, CorruptStream, Unit
 from .xz_decoder import XzDecoder
 
 #: lago-images makes blocks of 16 MiB (``xz --block-size=16777216``); what
@@ -97,6 +97,8 @@ class BlockPool:
 def _decode_into(unit: Unit, data: bytes, buffer: mmap.mmap) -> int:
     length = 0
     for piece in unit.feed(data):
+        if length + len(piece) > len(buffer):
+            raise CorruptStream('a block makes more than its header says')
         buffer[length:length + len(piece)] = piece
         length += len(piece)
     return length
