@@ -14,7 +14,7 @@ from typing import List
 import lago.templates
 
 from lago_layered_provider import lago_plugin  # noqa: F401  the hooks
-from lago_layered_provider.core.catalog import Wanted
+from lago_layered_provider.core.wanted import Wanted
 
 
 def main(index: str, store_path: str, names: List[str]) -> None:

@@ -13,12 +13,15 @@ import yaml
 from lago.config import config
 from lago.plugins.output import DefaultOutFormatPlugin
 
-from . import lago_plugin, provision, report, repository
-from .core import errors, initfile, plan, planning
-from .core.catalog import Catalog, Wanted
+from . import (
+    environment, lago_init, lago_messages, lago_plugin, provision, report,
+    repository,
+)
+from .core import errors, plan
 from .core.index import Index
-from .core.model import UNKNOWN, Image, Stored
-from .sources import Sources
+from .core.model import UNKNOWN, Image, Stored, show
+from .core.names import store_names
+from .core.wanted import Wanted, parse_wanted
 from .store import Store
 
 LOGGER = logging.getLogger(__name__)
@@ -30,7 +33,7 @@ NO_ROOM_STATUS = 3
 def run_list(args: argparse.Namespace) -> None:
     """Print the versions of all templates."""
     repo, store = _open(args)
-    found = repo.load(store)
+    found = repo.sources(store, keep=False).first()
     faults: List[str] = []
     rows = [
         _row(image, _find(store, image))
@@ -41,7 +44,7 @@ def run_list(args: argparse.Namespace) -> None:
     else:
         report.print_templates(rows, report.make_console(sys.stdout))
     for fault in faults:
-        lago_plugin.warn(fault)
+        lago_messages.warn(fault)
 
 
 def _images(
@@ -71,17 +74,39 @@ def _row(image: Image, here: Optional[Stored]) -> Dict[str, Any]:
 
 
 def _find(store: Store, image: Image) -> Optional[Stored]:
-    found = [store.find(name) for name in planning.store_names(image)]
+    found = [store.find(name) for name in store_names(image)]
     return next((here for here in found if here), None)
 
 
 def run_plan(args: argparse.Namespace) -> None:
     """Print what would be fetched; exit with 3 when it would not fit."""
     repo, store = _open(args)
-    wanted = _read_wanted(args.wanted)
-    catalog = Catalog([repo.load(store)])
-    sources = Sources(catalog, repo.settings)
-    found = provision.plan_for(wanted, catalog, store, sources)
+    path = _find_initfile(args.wanted)
+    if path is None:
+        wanted = [_parse_wanted(word) for word in args.wanted]
+    else:
+        found = _read_environment(path, repo)
+        repo, wanted = found.repository, found.wanted(store)
+    _print_plan(args, wanted, repo, store)
+
+
+def run_init_plan(args: argparse.Namespace) -> None:
+    """Print what a `lago init` with these options would fetch."""
+    path = args.virt_config or os.path.abspath('LagoInitFile')
+    repo = _repository(args.template_repo_path, args.template_repo_name)
+    found = _read_environment(path, repo)
+    store = Store(args.template_store)
+    _print_plan(args, found.wanted(store), found.repository, store)
+
+
+def _print_plan(
+    args: argparse.Namespace,
+    wanted: List[Wanted],
+    repo: repository.TemplateRepository,
+    store: Store,
+) -> None:
+    sources = repo.sources(store, keep=False)
+    found = provision.plan_for(wanted, store, sources)
     if _is_data(args):
         print(args.out_format.format(plan.plan_document(found)))
     else:
@@ -91,17 +116,23 @@ def run_plan(args: argparse.Namespace) -> None:
     except errors.NotEnoughSpace as error:
         LOGGER.error('%s', error)
         sys.exit(NO_ROOM_STATUS)
+    provision.check_offline(found, sources)
 
 
-def _read_wanted(words: List[str]) -> List[Wanted]:
-    path = words[0] if words else 'LagoInitFile'
+def _find_initfile(words: List[str]) -> Optional[str]:
+    """Return the init file that is meant, None where templates are named."""
+    if not words:
+        return 'LagoInitFile'
+    path = words[0]
     named = path.startswith(('/', './', '../')) or os.path.isfile(path)
-    if len(words) <= 1 and (not words or named):
-        return [
-            disk.wanted
-            for disk in initfile.template_disks(_load_initfile(path), path)
-        ]
-    return [_parse_wanted(word) for word in words]
+    return path if len(words) == 1 and named else None
+
+
+def _read_environment(
+    path: str, repo: repository.TemplateRepository
+) -> environment.Environment:
+    os.environ['LAGO_INITFILE_PATH'] = os.path.dirname(os.path.abspath(path))
+    return lago_init.read_environment(_load_initfile(path), repo, path)
 
 
 def _load_initfile(path: str) -> Any:
@@ -120,11 +151,10 @@ def _load_initfile(path: str) -> Any:
 
 
 def _parse_wanted(word: str) -> Wanted:
-    repo, slash, name = word.rpartition('/')
-    template, colon, version = name.partition(':')
-    return Wanted(
-        template, version if colon else None, repo if slash else None
-    )
+    try:
+        return parse_wanted(word)
+    except ValueError as error:
+        raise errors.TemplateNotFound(f'{show(word)}: {error}') from None
 
 
 def _open(
@@ -132,13 +162,21 @@ def _open(
 ) -> Tuple[repository.TemplateRepository, Store]:
     """Return the repository and the store that `lago init` would use."""
     section = config.get_section('init', {})
-    name = section.get('template_repo_name')
-    path = args.repo or section.get('template_repo_path')
-    repo = (
-        lago_plugin.TemplateRepository.from_url(path) if path
-        else lago_plugin.find_repo_by_name(name)
+    repo = _repository(
+        args.repo or section.get('template_repo_path'),
+        section.get('template_repo_name'),
     )
     return repo, Store(args.template_store or section['template_store'])
+
+
+def _repository(
+    path: Optional[str], name: Optional[str]
+) -> repository.TemplateRepository:
+    if path:
+        return lago_plugin.TemplateRepository.from_url(path)
+    if name:
+        return lago_plugin.find_repo_by_name(name)
+    return lago_plugin.TemplateRepository.from_url(lago_plugin.NO_REPOSITORY)
 
 
 def _is_data(args: argparse.Namespace) -> bool:

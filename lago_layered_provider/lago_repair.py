@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import collections
 import collections.abc
+import copy
 import functools
 import hashlib
 import io
@@ -26,6 +27,7 @@ import warnings
 from typing import Any, Iterable, Optional, Sequence
 
 from lago import utils, virt
+from lago.config import config
 from lago.plugins import output
 
 from . import lago_repair_libvirt, lago_repair_prefix
@@ -182,6 +184,23 @@ def _format_of(path: str) -> Optional[str]:
         return None
 
 
+def configuration_sections() -> bool:
+    """`sdk.init` writes its arguments into the configuration's own section.
+
+    So they would be the defaults of the next `sdk.init` in the process.
+    """
+    if config.get_section('init') is not config.get_section('init'):
+        return False
+    original = config.get_section
+
+    @functools.wraps(original)
+    def get_section(*args: Any) -> Any:
+        return copy.copy(original(*args))
+
+    config.get_section = get_section
+    return True
+
+
 def running_vms() -> bool:
     """See to it that `lago_repair_vms` gets its turn.
 
@@ -204,7 +223,7 @@ REPAIRS: tuple[Repair, ...] = (
     command_status, yaml_loader, file_hash, abstract_mapping, version_order,
     exception_message, backing_format, *lago_repair_libvirt.REPAIRS,
     *lago_repair_prefix.REPAIRS,
-    running_vms,
+    configuration_sections, running_vms,
 )
 
 

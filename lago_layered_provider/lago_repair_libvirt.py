@@ -1,15 +1,17 @@
 """The repairs of `lago_repair` around libvirt's connections and nets.
 
-All of them are for 0.46.0, whose translation mixes bytes and text.
+All but one are for 0.46.0, whose translation mixes bytes and text.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Iterable, Union
 
-from lago import brctl, utils, virt
+from lago import brctl, subnet_lease, utils, virt
 from lago.providers.libvirt import network
 from lago.providers.libvirt import utils as libvirt_utils
 
@@ -76,7 +78,34 @@ def libvirt_connection() -> bool:
     return True
 
 
+def bridge_lease() -> bool:
+    """A bridge has no subnet, hence no lease to give back.
+
+    Lago tries to, in master too: "Address None/24 is not a valid ip address".
+    So an environment with a bridge could never be destroyed.
+    """
+    store = subnet_lease.SubnetStore
+    original = store.release
+    tried: list[Any] = []
+    original(SimpleNamespace(
+        _create_lock=contextlib.nullcontext, _release=lambda lease: None,
+        create_lease_object_from_subnet=tried.append,
+    ), ['None'])
+    if not tried:
+        return False
+
+    @functools.wraps(original)
+    def release(self: Any, subnets: Union[str, Iterable[Any]]) -> None:
+        if not isinstance(subnets, (str, subnet_lease.IPNetwork)):
+            # Prefix.destroy passes the gateways of all nets through str().
+            subnets = [each for each in subnets if each != 'None']
+        original(self, subnets)
+
+    store.release = release
+    return True
+
+
 REPAIRS: tuple[Repair, ...] = (
     net_name, libvirt_template, network_xml, bridge_names,
-    libvirt_connection,
+    libvirt_connection, bridge_lease,
 )

@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Dict, Iterable, List, Optional, Sequence, TextIO
 
-from .core import planning, resolve
-from .core.catalog import Catalog, Wanted
-from .core.model import Chain, Image, Partial, Stored
+from .core import errors, planning, resolve
+from .core.model import Chain, Digest, Image, Partial, Stored
+from .core.names import store_names
 from .core.plan import Plan
-from .core.planning import make_plan, store_names
+from .core.planning import make_plan
+from .core.wanted import Wanted
 from .settings import Settings
 from .sources import Sources
 from .store import Store
@@ -21,9 +22,8 @@ from .transfer.ports import Progress
 
 def provision(
     wanted: Sequence[Wanted],
-    catalog: Catalog,
     store: Store,
-    settings: Settings,
+    sources: Sources,
     stream: TextIO,
 ) -> Plan:
     """Bring the chains of all wanted templates into the store.
@@ -40,56 +40,99 @@ def provision(
     Raises:
         LayeredError: what was fetched so far is kept.
     """
-    from . import report  # rich costs more than most lago commands do
+    plan = plan_for(wanted, store, sources)
+    try:
+        _carry_out(plan, store, sources, stream)
+        return plan
+    except errors.LayeredError as error:
+        changed = _plan_anew(error, plan, wanted, store, sources)
+        if changed is None:
+            raise
+        sources.warn(
+            f'{error.message.splitlines()[0]} The repository has changed '
+            f'meanwhile, so there is a new plan.'
+        )
+    _carry_out(changed, store, sources, stream)
+    return changed
 
-    sources = Sources(catalog, settings)
-    plan = plan_for(wanted, catalog, store, sources)
-    console = report.make_console(stream)
-    report.print_plan(plan, console)
-    plan.check_room()
-    if plan.missing:
-        with report.make_progress(settings.progress, console) as progress:
-            _fetch(plan, store, sources, progress)
-    return plan
+
+def _plan_anew(
+    error: errors.LayeredError,
+    plan: Plan,
+    wanted: Sequence[Wanted],
+    store: Store,
+    sources: Sources,
+) -> Optional[Plan]:
+    """Look once more at the indexes when an image is not what they said.
+
+    Returns:
+        a plan where that image is another one; None where there is none,
+        and the error stands.
+    """
+    failures = getattr(error, 'errors', (error,))
+    if not any(map(_may_be_published_anew, failures)):
+        return None
+    sources.renew()
+    try:
+        new = plan_for(wanted, store, sources)
+    except errors.LayeredError:
+        return None  # what went wrong first is what matters
+    before = [layer.image for layer in plan.missing]
+    if all(layer.image in before for layer in new.missing):
+        return None
+    return new
+
+
+def _may_be_published_anew(error: errors.LayeredError) -> bool:
+    if isinstance(error, errors.TransferError):
+        return error.status in (404, 410)
+    return isinstance(error, (errors.VerifyError, errors.UnsafeImage))
 
 
 def plan_for(
-    wanted: Sequence[Wanted],
-    catalog: Catalog,
-    store: Store,
-    sources: Sources,
+    wanted: Sequence[Wanted], store: Store, sources: Sources
 ) -> Plan:
-    """Resolve and plan, looking up what the index leaves open.
+    """Resolve and plan, asking the sources for what is not known yet.
 
-    Each round of the loop asks for the bases of one more level of the
-    chains, all of them in parallel; a complete index needs no round.
+    Each round of the loop reads the next repository that is needed, or asks
+    for the bases of one more level of the chains, all of them in parallel; a
+    complete index needs one round.
     """
-    resolution = resolve.resolve(catalog, wanted)
-    while resolution.unknown:
-        images = resolution.unknown
-        present = [image for image in images if _is_present(image, store)]
-        lacking = [image for image in images if image not in present]
-        catalog = catalog.with_known([
-            # What is visible is complete: nothing below it is needed.
-            *(replace(image, base=None) for image in present),
-            *sources.look_up(lacking),
-        ])
-        resolution = resolve.resolve(catalog, wanted)
-    chains = resolution.chains
-    found = sources.look_up(_lacking(chains, store))
-    if found:
-        chains = resolve.resolve(catalog.with_known(found), wanted).chains
-    return _make_plan(chains, store, sources.settings)
+    while True:
+        resolution = resolve.resolve(sources.catalog, wanted)
+        if resolution.needed:
+            sources.read(resolution.needed)
+        elif resolution.unknown:
+            _look_up_bases(resolution.unknown, store, sources)
+        elif not sources.look_up(_lacking(resolution.chains, store)):
+            break
+    return _make_plan(resolution.chains, store, sources.settings)
+
+
+def _look_up_bases(
+    images: Sequence[Image], store: Store, sources: Sources
+) -> None:
+    present = [image for image in images if _is_present(image, store)]
+    # What is visible is complete: nothing below it is needed.
+    sources.know(replace(image, base=None) for image in present)
+    sources.look_up(image for image in images if image not in present)
 
 
 def _is_present(image: Image, store: Store) -> bool:
     """Whether an image and all that its header points to is in the store."""
-    for name in store_names(image):
-        stored: Dict[str, Stored] = {}
-        _add_stored(name, store, stored)
-        if name in stored and planning.is_whole(stored[name], stored):
-            return True
-    return False
+    return any(_is_whole(name, store) for name in store_names(image))
+
+
+def _is_whole(name: str, store: Store) -> bool:
+    stored: Dict[str, Stored] = {}
+    _add_stored(name, store, stored)
+    return name in stored and planning.is_whole(stored[name], stored)
+
+
+def find_copy(digest: Digest, store: Store) -> Optional[str]:
+    """Return the name of an image in the store that has a digest."""
+    names = store.find_same([digest])
+    return next((name for name in names if _is_whole(name, store)), None)
 
 
 def _lacking(chains: Iterable[Chain], store: Store) -> List[Image]:
@@ -99,7 +142,7 @@ def _lacking(chains: Iterable[Chain], store: Store) -> List[Image]:
         for image in reversed(chain.images):
             if _is_present(image, store):
                 break
-            found[image.ref] = image
+            found[image.key] = image
     return list(found.values())
 
 
@@ -108,13 +151,18 @@ def _make_plan(
 ) -> Plan:
     stored: Dict[str, Stored] = {}
     partial: Dict[str, Partial] = {}
-    images = {image.ref: image for chain in chains for image in chain}
+    images = {image.key: image for chain in chains for image in chain}
     for image in images.values():
         for name in store_names(image):
             _add_stored(name, store, stored)
             unfinished = store.partial(name, identity=image.identity)
             if unfinished:
                 partial[name] = unfinished
+    lacking = _lacking(chains, store)
+    for name in store.find_same(
+        digest for image in lacking for digest in image.digests
+    ):
+        _add_stored(name, store, stored)
     plan = make_plan(
         chains, stored=stored, partial=partial, room=store.room({}),
         jobs=settings.jobs,
@@ -141,6 +189,38 @@ def _needs(plan: Plan) -> Dict[str, int]:
         layer.name: (layer.keep or 0) + layer.on_disk
         for layer in plan.missing
     }
+
+
+def _carry_out(
+    plan: Plan, store: Store, sources: Sources, stream: TextIO
+) -> None:
+    """Show the plan, and fetch what is missing if it fits."""
+    from . import report  # rich costs more than most lago commands do
+
+    console = report.make_console(stream)
+    report.print_plan(plan, console)
+    plan.check_room()
+    check_offline(plan, sources)
+    if plan.missing:
+        progress = report.make_progress(sources.settings.progress, console)
+        with progress:
+            _fetch(plan, store, sources, progress)
+
+
+def check_offline(plan: Plan, sources: Sources) -> None:
+    """Raise Offline when a server had to be asked for a missing layer."""
+    if not sources.settings.offline:
+        return
+    remote = [
+        layer.name for layer in plan.missing
+        if layer.image and not sources.is_local(layer.image)
+    ]
+    if remote:
+        raise errors.Offline(
+            'Not in the store, and no server is asked for it (--offline):'
+            + ''.join(f'\n  - {name}' for name in remote),
+            hint='Run it once without --offline.',
+        )
 
 
 def _fetch(

@@ -1,7 +1,8 @@
 """Run qemu-img; the only place that does.
 
-Every image is opened with the format given, never probed, and alone: neither
-call follows its backing file. Headers are judged by `core.safety` before.
+Every image is opened with the format given, never probed. Those that come
+from a repository are opened alone: neither `check` nor `info` follows a
+backing file. Their headers are judged by `core.safety` before.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
-from typing import Any, Collection, Dict, List, Mapping
+from typing import Any, Collection, Dict, List, Mapping, Optional
 
+from . import processes
 from .core.errors import ToolError
 
 TOOL = 'qemu-img'
@@ -20,6 +21,9 @@ INSTALL_HINT = 'Install qemu-img (Debian: qemu-utils, Fedora: qemu-img).'
 
 #: A check reads all tables of an image, on a slow disk too.
 TIMEOUT_SECONDS = 600
+
+#: A rebase may read and write all of a large disk; this only ends what hangs.
+REBASE_TIMEOUT_SECONDS = 6 * 3600
 
 #: Leaked clusters (3) waste room and harm nothing; of a raw image there is
 #: nothing to check (63). See qemu-img(1).
@@ -66,32 +70,48 @@ def info(path: Path, fmt: str) -> Mapping[str, Any]:
     return result
 
 
-def _run(arguments: List[str], passed: Collection[int] = (0,)) -> str:
-    command = [TOOL, *arguments]
-    try:
-        done = subprocess.run(
-            command,
-            env={**os.environ, 'LC_ALL': 'C'},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding='utf-8',
-            errors='replace',
-            timeout=TIMEOUT_SECONDS,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise ToolError(
-            command, stderr='not found', hint=INSTALL_HINT
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise ToolError(
-            command, stderr=f'no answer within {TIMEOUT_SECONDS} seconds'
-        ) from None
-    except OSError as error:
-        raise ToolError(command, stderr=str(error)) from error
-    if done.returncode not in passed:
-        raise ToolError(
-            command, status=done.returncode, stderr=done.stderr.strip()
-        )
-    return done.stdout
+def rebase(
+    path: str, fmt: str, base: Optional[str], base_format: str = ''
+) -> None:
+    """Put an image on another base; the guest sees the same bytes.
+
+    What the new base lacks is taken from the old chain into the image.
+
+    Args:
+        base: the path of the new base, None for none.
+
+    Raises:
+        ToolError: qemu-img failed; the image cannot be used any more.
+    """
+    _rebase(path, fmt, base or '', base_format, [])
+
+
+def rename_base(path: str, fmt: str, name: str, base_format: str) -> None:
+    """Write another name of the same base into an image.
+
+    Raises:
+        ToolError: qemu-img failed.
+    """
+    _rebase(path, fmt, name, base_format, ['-u'])
+
+
+def _rebase(
+    path: str, fmt: str, base: str, base_format: str, options: List[str]
+) -> None:
+    if base_format:
+        options = [*options, '-F', base_format]
+    _run(
+        ['rebase', '-q', *options, '-f', fmt, '-b', base,
+         os.path.abspath(path)],
+        timeout=REBASE_TIMEOUT_SECONDS,
+    )
+
+
+def _run(
+    arguments: List[str],
+    passed: Collection[int] = (0,),
+    timeout: float = TIMEOUT_SECONDS,
+) -> str:
+    return processes.run(
+        [TOOL, *arguments], timeout=timeout, hint=INSTALL_HINT, passed=passed
+    )

@@ -1,132 +1,127 @@
-"""Lago's TemplateRepository, Template, TemplateVersion and TemplateStore.
+"""Lago's TemplateRepository, Template and TemplateVersion.
 
-The same names, methods and files as in `lago.templates`, on the parts of
-this package: a `lago init` that looks a template up and downloads it gets a
-chain. Nothing is read from a repository before it is needed.
+The same names and methods as in `lago.templates`, on the parts of this
+package. What Lago takes for one repository are here all repositories of an
+environment, in order of search. Nothing is read before it is needed.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-from typing import Any, Callable, Dict, List, Optional, Sequence
+import copy
+from dataclasses import replace
+from typing import Any, Callable, Dict, Optional, Sequence
 
-from . import provision, sources
 from .core import errors
-from .core.index import Index
-from .core.model import Image
-from .core.catalog import Catalog, Wanted
+from .core.model import Image, show
+from .core.wanted import Wanted, parse_wanted
+from .repositories import Repository, Warn
 from .settings import Settings
+from .sources import Sources
 from .store import Store
-
-Warn = Callable[[str], None]
 
 
 class TemplateRepository:
-    """A repository by the path or URL of its index.
+    """The repositories of an environment.
 
     Args:
+        repositories: in order of search, at least one.
         read_settings: called when they are needed; a bad setting is then an
             error of the command and not of loading the plugin.
         warn: told what people should know.
     """
 
     def __init__(
-        self, path: str, read_settings: Callable[[], Settings], warn: Warn
+        self,
+        repositories: Sequence[Repository],
+        read_settings: Callable[[], Settings],
+        warn: Warn,
     ) -> None:
-        self.path = path
+        self.repositories = tuple(repositories)
         self._read_settings = read_settings
         self._warn = warn
-        self._index: Optional[Index] = None
+        self._sources: Optional[Sources] = None
+        self._only: Optional[str] = None
 
-    @property
-    def settings(self) -> Settings:
-        """How to work.
-
-        Raises:
-            SettingsError: one of them cannot be used.
-        """
-        return self._read_settings()
-
-    def load(self, store: Optional[Store] = None) -> Index:
-        """Return the index; it is read once.
+    def sources(
+        self, store: Optional[Store] = None, keep: bool = True
+    ) -> Sources:
+        """Return what can be asked; the same object each time.
 
         Args:
-            store: where an index is kept for a day without a network.
+            store, keep: as for `Sources`; those of the first call count.
 
         Raises:
-            TransferError, IndexFaults: it cannot be read.
+            SettingsError: a setting cannot be used.
         """
-        if self._index is None:
-            self._index = self._read(store)
-        return self._index
+        if self._sources is None:
+            self._sources = Sources(
+                self.repositories, self._read_settings(), self._warn, store,
+                keep,
+            )
+        return self._sources
 
-    def _read(self, store: Optional[Store]) -> Index:
-        return sources.load_index(
-            self.path, store, self.settings, self._warn
+    def searched_in(
+        self, repositories: Sequence[Repository]
+    ) -> TemplateRepository:
+        """Return the same for other repositories."""
+        return TemplateRepository(
+            repositories, self._read_settings, self._warn
         )
+
+    def only(self, repository: Optional[str]) -> TemplateRepository:
+        """Return a view where templates are of one repository.
+
+        Args:
+            repository: its name or its location; None for any.
+        """
+        self.sources()  # which both share
+        view = copy.copy(self)
+        view._only = repository
+        return view
+
+    @property
+    def path(self) -> str:
+        """Where the repository is that is searched first."""
+        return self.repositories[0].location
 
     @property
     def name(self) -> str:
-        """The repository's own name."""
-        return self.load().name
+        """The own name of the repository that is searched first."""
+        return self.sources().first().name
 
     def get_by_name(self, name: str) -> Template:
-        """Return a template.
+        """Return a template, by `name` or `repository/name:version`.
 
         Raises:
             TemplateNotFound: there is none of that name.
         """
-        Catalog([self.load()]).find(Wanted(name))
-        return Template(name, self)
-
-
-class NamedRepository(TemplateRepository):
-    """The repository of a name below a directory, found when it is needed.
-
-    As for Lago, any file there that ends in .json may be an index.
-    """
-
-    def __init__(
-        self, name: str, directory: str,
-        read_settings: Callable[[], Settings], warn: Warn,
-    ) -> None:
-        super().__init__(directory, read_settings, warn)
-        self._wanted = name
-
-    def _read(self, store: Optional[Store]) -> Index:
-        known = []
-        for path in _find_json(self.path):
-            try:
-                found = sources.load_index(
-                    path, None, self.settings, self._warn
-                )
-            except (errors.TransferError, errors.IndexFaults):
-                continue  # Lago's directory may hold other JSON files
-            if found.name == self._wanted:
-                return found
-            known.append(found.name)
-        raise errors.TemplateNotFound(
-            f'Repository {self._wanted!r} is not in {self.path}; there are: '
-            + (', '.join(sorted(known)) or 'none'),
-            hint='Add it there, or name an index by --template-repo-path.',
-        )
+        try:
+            wanted = parse_wanted(name)
+        except ValueError as error:
+            raise errors.TemplateNotFound(f'{show(name)}: {error}') from None
+        if self._only is not None:
+            wanted = replace(wanted, repository=self._only)
+        self.sources().find(wanted)
+        return Template(wanted, self)
 
 
 class Template:
     """A named image line of a repository."""
 
-    def __init__(self, name: str, repository: TemplateRepository) -> None:
-        self.name = name
-        self.repository = repository
+    def __init__(
+        self, wanted: Wanted, repository: TemplateRepository
+    ) -> None:
+        self.name = wanted.template
+        self._wanted = wanted
+        self._repository = repository
 
     def get_version(self, ver_name: Optional[str] = None) -> TemplateVersion:
         """Return a version, the newest if no name is given."""
-        wanted = Wanted(
-            self.name, None if ver_name is None else str(ver_name)
-        )
-        image = Catalog([self.repository.load()]).find(wanted)
-        return TemplateVersion(image, self.repository)
+        wanted = self._wanted
+        if ver_name is not None:
+            wanted = replace(wanted, version=str(ver_name))
+        image = self._repository.sources().find(wanted)
+        return TemplateVersion(image, self._repository)
 
     def get_latest_version(self) -> TemplateVersion:
         """Return the version with the newest timestamp."""
@@ -163,75 +158,4 @@ class TemplateVersion:
         self._provider().download_image(self.image.handle, destination)
 
     def _provider(self) -> Any:
-        catalog = Catalog([self.repository.load()])
-        settings = self.repository.settings
-        return sources.Sources(catalog, settings).provider(self.image)
-
-
-class TemplateStore:
-    """Lago's store: where the images of all environments stand."""
-
-    def __init__(self, path: str) -> None:
-        self.store = Store(path)
-        self._names: Dict[str, str] = {}
-
-    def provide(
-        self, wanted: Sequence[Wanted], repository: TemplateRepository
-    ) -> None:
-        """Bring the chains of all these templates into the store."""
-        catalog = Catalog([repository.load(self.store)])
-        plan = provision.provision(
-            wanted, catalog, self.store, repository.settings, sys.stderr
-        )
-        for each, name in zip(wanted, plan.tops):
-            self._names[str(catalog.find(each).ref)] = name
-
-    def __contains__(self, temp_ver: TemplateVersion) -> bool:
-        return self.store.find(self._name(temp_ver)) is not None
-
-    def get_path(self, temp_ver: TemplateVersion) -> str:
-        """Return the path of an image that is in the store."""
-        if temp_ver not in self:
-            raise RuntimeError(f'Template: {temp_ver.name} not present')
-        return self.store.path(self._name(temp_ver))
-
-    def download(
-        self, temp_ver: TemplateVersion, store_metadata: bool = True
-    ) -> None:
-        """Bring the chain of an image into the store."""
-        ref = temp_ver.image.ref
-        self.provide(
-            [Wanted(ref.template, ref.version, ref.repository)],
-            temp_ver.repository,
-        )
-
-    def get_stored_metadata(self, temp_ver: TemplateVersion) -> Dict[str, Any]:
-        """Return the metadata that was stored with an image."""
-        return self.store.read_metadata(self._name(temp_ver))
-
-    def get_stored_hash(self, temp_ver: TemplateVersion) -> str:
-        """Return the sha1 of an image as it was published."""
-        stored = self.store.find(self._name(temp_ver))
-        for digest in stored.digests if stored else ():
-            if digest.algorithm == 'sha1':
-                return digest.value
-        raise RuntimeError(f'Template: {temp_ver.name} has no hash')
-
-    def get_format(self, path: str) -> str:
-        """Return the format of an image by its path in this store."""
-        stored = self.store.find(os.path.basename(path))
-        if stored is None:
-            raise RuntimeError(f'{path} not present')
-        return stored.format
-
-    def _name(self, temp_ver: TemplateVersion) -> str:
-        return self._names.get(temp_ver.name, temp_ver.name)
-
-
-def _find_json(directory: str) -> List[str]:
-    return [
-        os.path.join(parent, name)
-        for parent, _, names in sorted(os.walk(directory))
-        for name in sorted(names)
-        if name.endswith('.json')
-    ]
+        return self.repository.sources().provider(self.image)

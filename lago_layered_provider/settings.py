@@ -33,6 +33,7 @@ class Settings:
     timeout: float = 30
     reserve: Reserve = Reserve(64 * 2**20)
     lock_timeout: float = 3600
+    offline: bool = False
     progress: str = 'auto'
 
 
@@ -95,11 +96,20 @@ def _progress(text: str) -> str:
     return text
 
 
+def _yes_or_no(text: str) -> bool:
+    known = {'1': True, 'yes': True, 'true': True, 'on': True,
+             '0': False, 'no': False, 'false': False, 'off': False}
+    if text.lower() not in known:
+        raise ValueError('yes or no')
+    return known[text.lower()]
+
+
 _READERS: Dict[str, Callable[[str], Any]] = {
     'jobs': _number(1, int),
     'retries': _number(0, int),
     'timeout': _number(1, float),
     'reserve': _reserve,
     'lock_timeout': _number(0, float),
+    'offline': _yes_or_no,
     'progress': _progress,
 }

@@ -1,140 +1,185 @@
-"""Ask repositories: for their index, and for what it leaves open."""
+"""The repositories of an environment, and the sources behind their images.
+
+Here all questions to servers come together that are asked before the
+transfer; each is asked when its answer is needed, and only once.
+"""
 
 from __future__ import annotations
 
-import time
 from typing import (
+    TYPE_CHECKING,
     Callable,
     Dict,
     Iterable,
     List,
     Optional,
+    Sequence,
+    Set,
     Tuple,
     TypeVar,
 )
 
-from .core import errors, index
-from .core.catalog import Catalog
+from .core import errors
+from .core.catalog import Catalog, IndexNeeded
 from .core.index import Index
-from .core.model import Image
-from .providers import Document
+from .core.model import Image, ImageRef
+from .core.wanted import Wanted
+from .repositories import Repository, Warn, try_again
 from .settings import Settings
-from .store import KeptIndex, Store
+from .store import Store
 from .transfer.ports import Provider
+
+if TYPE_CHECKING:
+    from .lookup import Lookups
 
 #: Small requests that run at the same time.
 LOOKUP_THREADS = 8
 
-#: Seconds to wait for a server whose index we have kept.
-KEPT_TIMEOUT_SECONDS = 10
-
-INDEX_HINT = (
-    'Check the address of the index: --template-repo-path, or '
-    'template_repo_path in lago.conf.'
-)
+#: The one source type that is on this machine.
+LOCAL_TYPE = 'file'
 
 T = TypeVar('T')
 
 
-def load_index(
-    location: str,
-    store: Optional[Store],
-    settings: Settings,
-    warn: Callable[[str], None],
-) -> Index:
-    """Return the index at a URL or path.
-
-    A kept one is used when the server says that it has not changed, and,
-    with a warning, when the server cannot be reached.
-
-    Raises:
-        TransferError, IndexFaults: there is none that can be used.
-    """
-    kept = store.kept_index(location) if store else None
-    try:
-        document = _read_document(location, kept, settings)
-    except errors.TransferError as error:
-        # An answer such as 404 says more than what was kept; a name that is
-        # not known is what a laptop without a network gets.
-        answered = error.status is not None and error.status < 500
-        if kept is None or answered:
-            if answered and not error.retryable:
-                error.hint = INDEX_HINT
-            raise
-        warn(f'{error.message}; using the index kept from the last time')
-        return index.parse_index(kept.body, location)
-    if document.body is None and kept is not None:
-        return index.parse_index(kept.body, location)
-    body = document.body or b''
-    found = index.parse_index(body, location)
-    if store:
-        store.keep_index(location, body, document.validator)
-    return found
-
-
-def _read_document(
-    location: str, kept: Optional[KeptIndex], settings: Settings
-) -> Document:
-    """Read an index unless it is as it was kept."""
-    from .providers import read_document
-
-    if kept is None:
-        return _try_again(lambda: read_document(
-            location, limit=index.MAX_INDEX_BYTES, timeout=settings.timeout
-        ), settings.retries)
-    # Nobody should wait long for a server that can be done without.
-    return read_document(
-        location,
-        validator=kept.validator,
-        limit=index.MAX_INDEX_BYTES,
-        timeout=min(settings.timeout, KEPT_TIMEOUT_SECONDS),
-    )
-
-
 class Sources:
-    """The providers of a catalog's sources, each made when it is needed."""
+    """What can be asked, and what has been answered so far.
 
-    def __init__(self, catalog: Catalog, settings: Settings) -> None:
+    Args:
+        repositories: in order of search.
+        store: where indexes are kept for a day without a network.
+        keep: keep the indexes that are read there.
+
+    Attributes:
+        catalog: what is known of the repositories.
+    """
+
+    def __init__(
+        self,
+        repositories: Sequence[Repository],
+        settings: Settings,
+        warn: Warn,
+        store: Optional[Store] = None,
+        keep: bool = True,
+    ) -> None:
         self.settings = settings
-        self._catalog = catalog
-        self._providers: Dict[Tuple[str, str], Provider] = {}
+        self.warn = warn
+        self._repositories = {each.place: each for each in repositories}
+        self._store = store
+        self._keep = keep
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        self.catalog = Catalog(list(self._repositories))
+        self._lookups: Dict[Tuple[str, str], Lookups] = {}
+        self._looked_up: Set[Tuple[str, ImageRef]] = set()
+
+    def read(self, needed: IndexNeeded) -> None:
+        """Read the index that a question to the catalog ended with.
+
+        Raises:
+            TransferError, IndexFaults, Offline: it cannot be read; the
+                message says what it was needed for.
+        """
+        try:
+            index = self._repositories[needed.place].read(
+                self.settings, self.warn, self._store, self._keep
+            )
+        except errors.LayeredError as error:
+            read = ', '.join(each.name for each in self.catalog.indexes)
+            if read:
+                error.message = (
+                    f'{needed.sought} is not in {read}, and the next '
+                    f'repository cannot be read:\n{error.message}'
+                )
+            raise
+        self.catalog = self.catalog.with_index(needed.place, index)
+
+    def was_read(self, repository: Repository) -> bool:
+        """Tell whether somebody needed the index of a repository."""
+        return repository.place not in self.catalog.unread
+
+    def ask(self, question: Callable[[Catalog], T]) -> T:
+        """Return the catalog's answer, reading the indexes that it takes."""
+        while True:
+            try:
+                return question(self.catalog)
+            except IndexNeeded as needed:
+                self.read(needed)
+
+    def find(self, wanted: Wanted) -> Image:
+        """Return the image that is wanted; see `Catalog.find`."""
+        return self.ask(lambda catalog: catalog.find(wanted))
+
+    def first(self) -> Index:
+        """Return the index of the repository that is searched first."""
+        return self.ask(Catalog.first)
+
+    def renew(self) -> None:
+        """Forget all answers: an image was not what they said."""
+        self._start_anew()
 
     def provider(self, image: Image) -> Provider:
         """Return the provider of an image's source."""
-        from .providers import make_provider
+        return self._lookups_of(image).provider
 
-        key = (image.ref.repository, image.source)
-        if key not in self._providers:
-            spec = self._catalog.index_of(image).source(image.source)
-            self._providers[key] = make_provider(
-                spec.type, spec.args, timeout=self.settings.timeout
-            )
-        return self._providers[key]
+    def is_local(self, image: Image) -> bool:
+        """Tell whether an image can be had without asking a server."""
+        return self._source_type(image) == LOCAL_TYPE
 
     def look_up(self, images: Iterable[Image]) -> List[Image]:
-        """Complete the images that the index leaves open, in parallel."""
+        """Complete the images that the index leaves open, in parallel.
+
+        Returns:
+            those of them that were not looked up before.
+        """
         from . import lookup, threads
 
         todo = [
-            (image, self.provider(image)) for image in images
-            if not lookup.is_complete(image)
+            image for image in images
+            if image.key not in self._looked_up
+            and not lookup.is_complete(image)
         ]
-        return threads.run_all(
-            lambda pair: _try_again(
-                lambda: lookup.look_up(*pair), self.settings.retries
-            ),
-            todo,
+        if self.settings.offline:
+            for image in todo:
+                self._check_local(image)
+        found = threads.run_all(
+            self._look_up,
+            [(image, self._lookups_of(image)) for image in todo],
             LOOKUP_THREADS,
         )
+        self.catalog = self.catalog.with_known(found)
+        self._looked_up.update(image.key for image in found)
+        return found
 
+    def know(self, images: Iterable[Image]) -> None:
+        """Take what is known of images from elsewhere."""
+        self.catalog = self.catalog.with_known(images)
 
-def _try_again(action: Callable[[], T], retries: int) -> T:
-    """Run a small request again while that can help."""
-    for failures in range(retries):
-        try:
-            return action()
-        except errors.TransferError as error:
-            if not error.retryable:
-                raise
-        time.sleep(min(0.2 * 2 ** failures, 5))
-    return action()
+    def _look_up(self, pair: Tuple[Image, Lookups]) -> Image:
+        image, lookups = pair
+        return try_again(
+            lambda: lookups.look_up(image), self.settings.retries
+        )
+
+    def _check_local(self, image: Image) -> None:
+        if not self.is_local(image):
+            raise errors.Offline(
+                f'{image.ref} is not in the store, and no server is asked '
+                f'about it (--offline).',
+                hint='Run it once without --offline.',
+            )
+
+    def _source_type(self, image: Image) -> str:
+        return self.catalog.index_of(image).source(image.source).type
+
+    def _lookups_of(self, image: Image) -> Lookups:
+        from .lookup import Lookups
+        from .providers import make_provider
+
+        key = (image.location, image.source)
+        if key not in self._lookups:
+            spec = self.catalog.index_of(image).source(image.source)
+            self._lookups[key] = Lookups(make_provider(
+                spec.type, spec.args, timeout=self.settings.timeout
+            ))
+        return self._lookups[key]

@@ -1,11 +1,16 @@
-"""Find images and their bases in the indexes of an environment."""
+"""Find images and their bases in the indexes of an environment.
+
+Some of its indexes may not have been read yet. When the answer can be in one
+of them the question ends with `IndexNeeded`, and is asked again once that
+index is here: so nothing is read that nobody needs.
+"""
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import (
     Iterable,
+    Iterator,
     List,
     Mapping,
     Optional,
@@ -14,7 +19,7 @@ from typing import (
     Union,
 )
 
-from . import errors
+from . import errors, missing
 from .entry import strip_suffix
 from .index import Index
 from .model import (
@@ -26,66 +31,107 @@ from .model import (
     ImageRef,
     Unknown,
 )
+from .wanted import Wanted
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A template that somebody asks for; None: any repository, the newest."""
+class Unread:
+    """A repository whose index was not read; `name` where it is known."""
 
-    template: str
-    version: Optional[str] = None
-    repository: Optional[str] = None
+    location: str
+    name: Optional[str] = None
 
-    def __str__(self) -> str:
-        return str(BaseName(self.template, self.version, self.repository))
+
+class IndexNeeded(Exception):
+    """What is sought may be in an index that was not read: no error."""
+
+    def __init__(self, place: Unread, sought: str) -> None:
+        super().__init__(f'{sought} may be in {place.location}')
+        self.place = place
+        self.sought = sought
+
+
+Place = Union[Index, Unread]
 
 
 class Catalog:
-    """The indexes of an environment, in order of search.
+    """The repositories of an environment, in order of search.
 
-    `known` holds images with what was looked up beyond the index.
+    `known` holds images with what was looked up beyond the index. Every
+    question may end with `IndexNeeded`.
     """
 
     def __init__(
         self,
-        indexes: Sequence[Index],
-        known: Optional[Mapping[ImageRef, Image]] = None,
+        places: Sequence[Place],
+        known: Optional[Mapping[Tuple[str, ImageRef], Image]] = None,
     ) -> None:
-        self.indexes = tuple(indexes)
+        self._places = tuple(places)
         self._known = dict(known or {})
+
+    @property
+    def indexes(self) -> Tuple[Index, ...]:
+        """The indexes that were read."""
+        return tuple(
+            each for each in self._places if isinstance(each, Index)
+        )
+
+    @property
+    def unread(self) -> Tuple[Unread, ...]:
+        """The repositories whose index was not read."""
+        return tuple(
+            each for each in self._places if isinstance(each, Unread)
+        )
 
     def with_known(self, images: Iterable[Image]) -> Catalog:
         """Return a catalog that knows more of these images."""
-        known = {**self._known, **{image.ref: image for image in images}}
-        return Catalog(self.indexes, known)
+        known = {**self._known, **{image.key: image for image in images}}
+        return Catalog(self._places, known)
+
+    def with_index(self, place: Unread, index: Index) -> Catalog:
+        """Return a catalog where a place was read."""
+        places = [index if each == place else each for each in self._places]
+        return Catalog(places, self._known)
 
     def index_of(self, image: Image) -> Index:
         """Return the index that lists an image."""
-        return self._named(image.ref.repository)[0]
+        return next(
+            each for each in self.indexes if each.location == image.location
+        )
+
+    def first(self) -> Index:
+        """Return the index that is searched first."""
+        return next(self._search(None, 'The first repository'))
 
     def find(self, wanted: Wanted) -> Image:
-        """Return the image that is wanted, from the first index that has it.
+        """Return the image that is wanted.
+
+        The first repository that has the template gives the newest version;
+        an exact version is looked for in all of them.
 
         Raises:
             TemplateNotFound: none has it; the nearest names are given.
             IndexFaults: its entry is faulty.
         """
-        indexes = self._named(wanted.repository)
-        for candidate in indexes:
-            if candidate.versions(wanted.template):
-                return self._pick(candidate, wanted)
-        if not indexes:
-            raise _not_found(
-                f'{wanted}: repository {wanted.repository!r}', self.indexes,
-                str(wanted.repository), [each.name for each in self.indexes],
-            )
-        raise _not_found(
-            f'Template {wanted.template!r}', indexes, wanted.template,
-            [name for each in indexes for name in each.templates()],
-        )
+        others: List[Image] = []
+        with_template: List[Index] = []
+        for each in self._search(wanted.repository, f'Template {wanted}'):
+            versions = each.versions(wanted.template)
+            if versions:
+                with_template.append(each)
+            if wanted.version in versions or (
+                versions and wanted.version is None
+            ):
+                image = self._pick(each, wanted)
+                if wanted.is_met_by(image):
+                    return image
+                others.append(image)
+        raise missing.wanted_error(wanted, self.indexes, with_template, others)
 
     def base_of(self, image: Image) -> Union[Image, None, Unknown]:
-        """Return the image that another one stands on, by its index.
+        """Return the image that another one stands on.
+
+        It is looked for in the image's own repository first.
 
         Raises:
             BaseNotFound, AmbiguousBase: nothing or too much fits.
@@ -96,17 +142,32 @@ class Catalog:
             return base
         if isinstance(base, BaseName):
             return self._base_by_name(image, base)
-        for each in self._from(image):
+        if isinstance(base, BaseDigest):
+            return self._base_by_digest(image, base)
+        return self._base_by_entry(image, base)
+
+    def _base_by_digest(self, image: Image, base: BaseDigest) -> Image:
+        try:
+            return self._base_by_entry(image, base)
+        except errors.BaseNotFound:
+            # An index of Lago's own form has no digests: then the name says
+            # where to look, and the transfer whether it was right.
+            template, _, version = base.name.partition(':')
+            named = self._base_by_name(
+                image, BaseName(template, version or None), base
+            )
+            if Wanted(template, digest=base.digest).is_met_by(named):
+                return named
+            raise
+
+    def _base_by_entry(
+        self, image: Image, base: Union[BaseFile, BaseDigest]
+    ) -> Image:
+        for each in self._search_from(image, None, base):
             found = self._matches(each, base)
             if found:
                 return _not_newer(image, base, found)
-        if isinstance(base, BaseDigest):
-            named = self._base_by_name(image, BaseName(base.name), base)
-            if base.digest.value in {d.value for d in named.digests} or all(
-                d.algorithm != base.digest.algorithm for d in named.digests
-            ):
-                return named
-        raise _no_base(image, base, self._from(image))
+        raise missing.base_error(image, base, self.indexes)
 
     def _matches(
         self, found: Index, base: Union[BaseFile, BaseDigest]
@@ -126,61 +187,80 @@ class Catalog:
         self, image: Image, base: BaseName, given: Optional[Base] = None
     ) -> Image:
         """Find a base by name; `given` is what the index really says."""
-        indexes = (
-            self._named(base.repository) if base.repository
-            else self._from(image)
-        )
-        for each in indexes:
+        itself = False
+        for each in self._search_from(image, base.repository, base):
             if base.version is None:
                 found = self._newest_not_newer(each, image, base)
                 if found:
                     return found
+                itself = itself or (
+                    each.location == image.location
+                    and base.template == image.ref.template
+                )
             elif base.version in each.versions(base.template):
                 return self._get(each, base.template, base.version)
-        if base.template == image.ref.template and base.version is None:
+        if itself:
             raise errors.ChainCycle([image.ref.short, image.ref.short])
-        raise _no_base(image, given or base, indexes or self.indexes)
+        raise missing.base_error(image, given or base, self.indexes)
 
     def _newest_not_newer(
         self, found: Index, image: Image, base: BaseName
     ) -> Optional[Image]:
         newer = []
         for one in found.newest_first(base.template):
-            if one.ref == image.ref:
+            if one.key == image.key:
                 continue
             if one.timestamp <= image.timestamp:
-                return self._known.get(one.ref, one)
-            newer.append(self._known.get(one.ref, one))
+                return self._known.get(one.key, one)
+            newer.append(self._known.get(one.key, one))
         return _not_newer(image, base, newer) if newer else None
 
     def _pick(self, found: Index, wanted: Wanted) -> Image:
-        versions = found.versions(wanted.template)
-        if wanted.version is None:
-            for image in found.newest_first(wanted.template):
-                return self._known.get(image.ref, image)
-            # All are faulty: say what is wrong with one.
-            return found.image(wanted.template, versions[-1])
-        if wanted.version in versions:
+        if wanted.version is not None:
             return self._get(found, wanted.template, wanted.version)
-        raise _not_found(
-            f'Version {wanted.version!r} of template {wanted.template!r}',
-            [found], wanted.version, versions,
-        )
+        for image in found.newest_first(wanted.template):
+            return self._known.get(image.key, image)
+        # All are faulty: say what is wrong with one.
+        last = found.versions(wanted.template)[-1]
+        return found.image(wanted.template, last)
 
     def _get(self, found: Index, template: str, version: str) -> Image:
         image = found.image(template, version)
-        return self._known.get(image.ref, image)
+        return self._known.get(image.key, image)
 
-    def _named(self, repository: Optional[str]) -> Tuple[Index, ...]:
+    def _candidates(self, repository: Optional[str]) -> Tuple[Place, ...]:
+        """Return the places that may be the repository, in order."""
         if repository is None:
-            return self.indexes
-        return tuple(
-            each for each in self.indexes if each.name == repository
+            return self._places
+        named = tuple(
+            each for each in self._places
+            if repository in (each.location, each.name)
+        )
+        return named or tuple(
+            each for each in self._places if each.name is None
         )
 
-    def _from(self, image: Image) -> List[Index]:
-        own = image.ref.repository
-        return sorted(self.indexes, key=lambda each: each.name != own)
+    def _search(
+        self, repository: Optional[str], sought: str
+    ) -> Iterator[Index]:
+        return _read(self._candidates(repository), sought)
+
+    def _search_from(
+        self, image: Image, repository: Optional[str], base: Base
+    ) -> Iterator[Index]:
+        """As `_search`, the image's own repository before the others."""
+        places = sorted(
+            self._candidates(repository),
+            key=lambda each: each.location != image.location,
+        )
+        return _read(places, f'{base}, the base of {image.ref.short},')
+
+
+def _read(places: Iterable[Place], sought: str) -> Iterator[Index]:
+    for each in places:
+        if isinstance(each, Unread):
+            raise IndexNeeded(each, sought)
+        yield each
 
 
 def _not_newer(image: Image, base: Base, found: Sequence[Image]) -> Image:
@@ -202,27 +282,6 @@ def _not_newer(image: Image, base: Base, found: Sequence[Image]) -> Image:
     )
 
 
-def _no_base(
-    image: Image, base: Base, indexes: Sequence[Index]
-) -> errors.BaseNotFound:
-    near = ''
-    if isinstance(base, BaseName):
-        versions = [
-            version for each in indexes
-            for version in each.versions(base.template)
-        ]
-        near = _nearest(base.version or '', versions) if versions else (
-            _nearest(base.template, [
-                name for each in indexes for name in each.templates()
-            ])
-        )
-    return errors.BaseNotFound(
-        f'{image.ref.short} stands on {base}, which is not in '
-        f'{_places(indexes)}.{near}',
-        hint='The index is wrong; tell the admin of the repository.',
-    )
-
-
 def _fits(
     entry: Mapping[str, object], base: Union[BaseFile, BaseDigest]
 ) -> bool:
@@ -232,24 +291,4 @@ def _fits(
     handle = entry.get('handle')
     return isinstance(handle, str) and (
         strip_suffix(handle.rsplit('/', 1)[-1]) == base.name
-    )
-
-
-def _places(indexes: Sequence[Index]) -> str:
-    return ', '.join(
-        f'repository {each.name} ({each.location})' for each in indexes
-    ) or 'any repository'
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f' Nearest: {", ".join(near)}.' if near else ''
-
-
-def _not_found(
-    what: str, indexes: Sequence[Index], name: str, known: Sequence[str]
-) -> errors.TemplateNotFound:
-    return errors.TemplateNotFound(
-        f'{what} is not in {_places(indexes)}.{_nearest(name, known)}',
-        hint='See what there is with: lago template-repo list',
     )

@@ -1,9 +1,8 @@
-"""Read one version's entry of an index, and what sidecars add to it."""
+"""Read one version's entry of an index."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import (
     Any,
     Callable,
@@ -11,6 +10,7 @@ from typing import (
     Iterator,
     Mapping,
     Optional,
+    Tuple,
     TypeVar,
     Union,
 )
@@ -43,12 +43,9 @@ def parse_base(value: object) -> Union[Base, None, Unknown]:
         if not name:
             raise ValueError(f'base {model.show(value)} names no file')
         return model.BaseFile(name)
-    digest = re.fullmatch(
-        r'(?:lago::([0-9A-Fa-f]{128})::|([0-9A-Fa-f]{128}):)(.+)', value
-    )
-    if digest:
-        text = (digest[1] or digest[2]).lower()
-        return model.BaseDigest(Digest('sha512', text), digest[3])
+    named = split_digest(value)
+    if named:
+        return model.BaseDigest(*named)
     repository, slash, rest = value.rpartition('/')
     template, colon, version = rest.partition(':')
     return model.BaseName(
@@ -60,6 +57,16 @@ def parse_base(value: object) -> Union[Base, None, Unknown]:
     )
 
 
+def split_digest(value: str) -> Optional[Tuple[Digest, str]]:
+    """Read `lago::SHA512::NAME` or `SHA512:NAME`; None for other forms."""
+    found = re.fullmatch(
+        r'(?:lago::([0-9A-Fa-f]{128})::|([0-9A-Fa-f]{128}):)(.+)', value
+    )
+    if not found:
+        return None
+    return Digest('sha512', (found[1] or found[2]).lower()), found[3]
+
+
 def strip_suffix(name: str) -> str:
     """Return a file name without the suffix of its compression."""
     for suffix in model.SUFFIXES.values():
@@ -68,17 +75,15 @@ def strip_suffix(name: str) -> str:
     return name
 
 
-def _read_size(value: object) -> int:
+def read_size(value: object) -> int:
+    """Return a number of bytes, above 0; else raise ValueError."""
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
         raise ValueError(f'{model.show(value)} is not a number of bytes')
     return value
 
 
-def _read_size_text(value: object) -> int:
-    return _read_size(int(value) if isinstance(value, str) else value)
-
-
-def _read_digest(algorithm: str, value: object) -> Digest:
+def read_digest(algorithm: str, value: object) -> Digest:
+    """Return a digest in any case and with spaces; else raise ValueError."""
     if not isinstance(value, str):
         raise ValueError(f'{model.show(value)} is not a {algorithm}')
     return Digest(algorithm, value.strip().lower())
@@ -123,9 +128,9 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     'base': parse_base,
     'format': _one_of(*model.FORMATS, None),
     'compression': _one_of(*model.SUFFIXES),
-    'size': _or_null(_read_size),
-    'compressed_size': _or_null(_read_size),
-    'virtual_size': _or_null(_read_size),
+    'size': _or_null(read_size),
+    'compressed_size': _or_null(read_size),
+    'virtual_size': _or_null(read_size),
     'metadata': _or_null(_read_mapping),
 }
 _REQUIRED = ('handle', 'timestamp')
@@ -154,7 +159,7 @@ def read_entry(
     for algorithm in model.DIGEST_LENGTHS:
         if entry.get(algorithm) is not None:
             try:
-                digests.append(_read_digest(algorithm, entry[algorithm]))
+                digests.append(read_digest(algorithm, entry[algorithm]))
             except ValueError as error:
                 faults.append(str(error))
     if values.get('format') == 'raw' and values.get('base') not in (
@@ -187,63 +192,3 @@ def source_faults(sources: Mapping[str, Any], name: object) -> Iterator[str]:
         yield f'source {model.show(name)} has no "type"'
     elif not isinstance(spec.get('args', {}), dict):
         yield f'source {model.show(name)}: "args" is not an object'
-
-
-def add_sidecar(image: Image, document: Mapping[str, Any]) -> Image:
-    """Fill in what an image's `.metadata` file says and the index does not.
-
-    lago-images writes `base`, `size` and digests there (2015: `sha1`,
-    `sha512`; later: `checksum`, the sha512 of the uncompressed file, while
-    its `uncompressed_checksum` is that of the compressed one). The file is
-    free-form, so that a value of another form is not a fault but left out.
-    """
-    def take(key: str, read: Callable[[Any], T]) -> Optional[T]:
-        try:
-            return read(document[key])
-        except (KeyError, ValueError):
-            return None
-
-    digests: Dict[str, Digest] = {}
-    for key, algorithm in (
-        ('sha1', 'sha1'), ('sha256', 'sha256'), ('sha512', 'sha512'),
-        ('checksum', 'sha512'),
-    ):
-        digest = take(key, lambda value: _read_digest(algorithm, value))
-        if digest:
-            digests.setdefault(algorithm, digest)
-    for digest in image.digests:
-        digests[digest.algorithm] = digest
-    return replace(
-        image,
-        base=_sidecar_base(image, document),
-        size=_first(image.size, take('size', _read_size_text)),
-        compressed_size=_first(
-            image.compressed_size,
-            take('compressed_size', _read_size_text),
-        ),
-        digests=tuple(digests.values()),
-        metadata=_first(image.metadata, document),
-    )
-
-
-def _sidecar_base(
-    image: Image, document: Mapping[str, Any]
-) -> Union[Base, None, Unknown]:
-    # `lago export` writes the exported file's own name or 'None' as base,
-    # whatever the truth is: that is no answer.
-    if image.base is not UNKNOWN or document.get('base') in (None, 'None'):
-        return image.base
-    try:
-        base = parse_base(document['base'])
-    except ValueError:
-        return UNKNOWN
-    if isinstance(base, model.BaseName) and base.template in (
-        image.ref.template,
-        strip_suffix(image.handle.rsplit('/', 1)[-1]),
-    ) and base.version in (None, image.ref.version):
-        return UNKNOWN
-    return base
-
-
-def _first(old: Optional[T], new: Optional[T]) -> Optional[T]:
-    return new if old is None else old

@@ -116,6 +116,10 @@ class TransferError(LayeredError):
         super().__init__(f'{url}: {reason}', hint=hint)
 
 
+class Offline(LayeredError):
+    """Something is not here, and no server may be asked for it."""
+
+
 class Cancelled(LayeredError):
     """The user stopped the work; what was fetched is kept."""
 
@@ -197,6 +201,14 @@ class StoreNotWritable(StoreError):
 
 class LockTimeout(StoreError):
     """Another process holds an image for too long."""
+
+
+class LocalLayerError(LayeredError):
+    """A qcow2 file that a disk stands on cannot be used."""
+
+
+class ExportError(LayeredError):
+    """A disk cannot be exported."""
 
 
 class ToolError(LayeredError):

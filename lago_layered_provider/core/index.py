@@ -9,7 +9,7 @@ than its JSON, and a faulty entry disables itself and never its neighbours.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Iterator, List, Mapping, Tuple
 
 from . import entry, errors, model
@@ -70,7 +70,10 @@ class Index:
         found = self._entries(template)[version]
         try:
             ref = ImageRef(self.name, template, version)
-            return entry.read_entry(found, ref, self.sources)
+            return replace(
+                entry.read_entry(found, ref, self.sources),
+                location=self.location,
+            )
         except ValueError as error:
             raise errors.IndexFaults(
                 f'{self.location}: {_shown(template)}:{_shown(version)}',

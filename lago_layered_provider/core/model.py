@@ -164,7 +164,8 @@ class Image:
     """What the index, and look-ups where it is silent, say of an image.
 
     Sizes are in bytes; `timestamp` is in seconds since 1970. `base` is None
-    for a bottom image.
+    for a bottom image. `location` is that of the index which lists it.
+    `max_size` is what the file can have at most, where `size` is not known.
     """
 
     ref: ImageRef
@@ -179,6 +180,13 @@ class Image:
     virtual_size: Optional[int] = None
     digests: Tuple[Digest, ...] = ()
     metadata: Optional[Mapping[str, Any]] = None
+    location: str = ''
+    max_size: Optional[int] = None
+
+    @property
+    def key(self) -> Tuple[str, ImageRef]:
+        """Tell it from the images of a repository that has the same name."""
+        return self.location, self.ref
 
     @property
     def digest(self) -> Optional[Digest]:

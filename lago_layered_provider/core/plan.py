@@ -1,7 +1,8 @@
 """What a set of chains needs: layers, bytes to fetch and to keep, room.
 
-Sizes are in bytes. A size that no index or server tells is unknown; the sums
-then hold what is known and the plan says that it is not exact.
+Sizes are in bytes. Where no index and no server tells a size the worst case
+counts; where there is none, the sums hold what is known. Either way the plan
+says that it is not exact.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ class Layer:
 
     `name` and `base` are names in the store. `fetch` and `keep` are the
     bytes that are still to come from the source and to the disk; None where
-    nobody knows. `image` is None for a base that only the store knows.
+    nobody knows. Not `exact` is a layer where one of them is not known, or
+    where `keep` is the most that it can be. `image` is None for a base that
+    only the store knows; `base_image` is the base as the image's own index
+    has it, whatever its name in the store.
     """
 
     name: str
@@ -40,6 +44,8 @@ class Layer:
     keep: Optional[int] = 0
     fetched: int = 0
     on_disk: int = 0
+    exact: bool = True
+    base_image: Optional[Image] = None
 
 
 @dataclass(frozen=True)
@@ -89,10 +95,7 @@ class Plan:
     @property
     def exact(self) -> bool:
         """Whether all sizes are known."""
-        return all(
-            layer.fetch is not None and layer.keep is not None
-            for layer in self.missing
-        )
+        return all(layer.exact for layer in self.missing)
 
     @property
     def needed(self) -> int:
@@ -161,6 +164,7 @@ def plan_document(plan: Plan) -> Dict[str, Any]:
                 'to_keep': layer.keep,
                 'fetched': layer.fetched,
                 'on_disk': layer.on_disk,
+                'exact': layer.exact,
             }
             for layer in plan.layers
         ],

@@ -1,31 +1,20 @@
 """Make a plan of chains, of what the store holds, and of its room.
 
-Visible means complete: what lies below a present image is not looked at. An
-image that was published again under its old name gets a name of its own.
+Visible means complete: what lies below a present image is not looked at.
 """
 
 from __future__ import annotations
 
-from typing import Dict, Iterable, List, Mapping, Optional, Tuple
+from dataclasses import replace
+from typing import Dict, Iterable, List, Mapping, Optional
 
 from . import errors
 from .model import Chain, Image, Partial, Stored
+from .names import Names, own_place
 from .plan import Layer, Plan, Room, State
 
 #: Compressed bytes that one running layer keeps so that it can go on later.
 SPOOL_BYTES = 16 * 2**20
-
-
-def store_names(image: Image) -> Tuple[str, ...]:
-    """Return the names that an image may have in the store.
-
-    The first is Lago's. The second is for an image that was published again
-    under the same name: the old file may carry others, so it stays.
-    """
-    names = [str(image.ref)]
-    if image.digest:
-        names.append(f'{image.ref}+{image.digest.value[:8]}')
-    return tuple(names)
 
 
 def make_plan(
@@ -41,8 +30,8 @@ def make_plan(
 
     Args:
         stored: the visible images, by store name: at least those that
-            `store_names` gives for the images of the chains, and those that
-            their headers point to.
+            `store_names` gives for the images of the chains, those that have
+            a digest of one of them, and those that their headers point to.
         partial: the unfinished ones, likewise.
         reserve: bytes that shall stay free.
         jobs: layers that run at the same time.
@@ -51,28 +40,41 @@ def make_plan(
         StoreError: a present image stands on one that is gone and that no
             chain can bring back.
     """
+    names = Names(stored)
     layers: Dict[str, Layer] = {}
-    tops = []
-    for chain in chains:
-        base: Optional[str] = None
-        for image in _needed(chain, stored):
-            name, here = _place(image, stored)
-            if here:
-                _add_present(name, image, stored, layers)
-            else:
-                layers.setdefault(
-                    name, _missing(name, base, image, partial.get(name))
-                )
-            base = name
-        tops.append(name)
+    tops = tuple(
+        _add_chain(_needed(chain, stored), names, stored, partial, layers)
+        for chain in chains
+    )
     _check_complete(layers, stored)
     return Plan(
         layers=tuple(layers.values()),
-        tops=tuple(tops),
+        tops=tops,
         room=room,
         reserve=reserve,
         temporary=_temporary(layers.values(), jobs),
     )
+
+
+def _add_chain(
+    images: Iterable[Image],
+    names: Names,
+    stored: Mapping[str, Stored],
+    partial: Mapping[str, Partial],
+    layers: Dict[str, Layer],
+) -> str:
+    """Add the layers of a chain; return the name of the last one."""
+    base: Optional[str] = None
+    below: Optional[Image] = None
+    for image in images:
+        name, here = names.place(image, base)
+        if here:
+            _add_present(name, image, stored, layers)
+        elif name not in layers:
+            layer = _missing(name, base, image, partial.get(name))
+            layers[name] = replace(layer, base_image=below)
+        base, below = name, image
+    return name
 
 
 def _temporary(layers: Iterable[Layer], jobs: int) -> int:
@@ -95,7 +97,7 @@ def _needed(chain: Chain, stored: Mapping[str, Stored]) -> List[Image]:
     images: List[Image] = []
     for image in reversed(chain.images):
         images.insert(0, image)
-        here = _place(image, stored)[1]
+        here = own_place(image, stored)[1]
         if here and is_whole(here, stored):
             break
     return images
@@ -119,28 +121,6 @@ def is_whole(image: Stored, stored: Mapping[str, Stored]) -> bool:
         seen.add(image.backing)
         image = stored[image.backing]
     return True
-
-
-def _place(
-    image: Image, stored: Mapping[str, Stored]
-) -> Tuple[str, Optional[Stored]]:
-    """Return the image's name in the store, and the file if it is there."""
-    plain, *others = store_names(image)
-    for name in others:
-        if name in stored and not _differs(image, stored[name]):
-            return name, stored[name]
-    here = stored.get(plain)
-    if here and _differs(image, here):
-        return others[0], None
-    return plain, here
-
-
-def _differs(image: Image, here: Stored) -> bool:
-    known = {digest.algorithm: digest.value for digest in here.digests}
-    return any(
-        known.get(digest.algorithm, digest.value) != digest.value
-        for digest in image.digests
-    )
 
 
 def _add_present(
@@ -169,13 +149,16 @@ def _missing(
     fetch = image.compressed_size
     if fetch is None and image.compression is None:
         fetch = image.size
+    # The worst case, where the size itself is not known.
+    size = image.max_size if image.size is None else image.size
     return Layer(
         name=name,
         base=base,
         state=State.PARTIAL if fetched else State.MISSING,
         image=image,
         fetch=None if fetch is None else max(0, fetch - fetched),
-        keep=None if image.size is None else max(0, image.size - on_disk),
+        keep=None if size is None else max(0, size - on_disk),
+        exact=image.size is not None and fetch is not None,
         fetched=fetched,
         on_disk=on_disk,
     )

@@ -1,52 +1,63 @@
 """From indexes and wanted templates to chains.
 
-Where an index says nothing of an image's base, no chain can be told yet:
-`resolve` then names the images to look up, and is asked again with what was
-found. So the decisions stay here, and the requests elsewhere.
+Where an index says nothing of an image's base, or where the next repository
+has to be read first, no chain can be told yet: `resolve` then names what to
+look up, and is asked again with what was found. So the decisions stay here,
+and the requests elsewhere.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, Iterable, List, Tuple
+from typing import Dict, Iterable, List, Optional, Tuple
 
 from . import errors
-from .catalog import Catalog, Wanted
-from .model import UNKNOWN, Chain, Image, ImageRef, Unknown
+from .catalog import Catalog, IndexNeeded
+from .model import UNKNOWN, Chain, Image, Unknown
+from .wanted import Wanted
 
 MAX_CHAIN_DEPTH = 32
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """The chains, as wanted; or the images that must be looked up first."""
+    """The chains, as wanted; or what must be looked up first.
 
-    chains: Tuple[Chain, ...]
-    unknown: Tuple[Image, ...]
+    Attributes:
+        unknown: the images whose base nobody knows.
+        needed: says which index has to be read, and what for.
+    """
+
+    chains: Tuple[Chain, ...] = ()
+    unknown: Tuple[Image, ...] = ()
+    needed: Optional[IndexNeeded] = None
 
 
 def resolve(catalog: Catalog, wanted: Iterable[Wanted]) -> Resolution:
     """Tell the chain of each wanted template.
 
     Returns:
-        as many chains as were wanted, in the same order; or none, and the
-        images whose base has to be looked up before they can be told.
+        as many chains as were wanted, in the same order; or none, and what
+        has to be looked up before they can be told.
 
     Raises:
         ResolveError: a template or a base is missing, or the bases go round
             in a circle.
         IndexFaults: an entry that is needed is faulty.
     """
-    unknown: Dict[ImageRef, Image] = {}
+    unknown: Dict[object, Image] = {}
     chains = []
-    for each in wanted:
-        images = _descend(catalog, catalog.find(each))
-        if images[0].base is UNKNOWN:
-            unknown[images[0].ref] = images[0]
-        chains.append(Chain(tuple(images)))
+    try:
+        for each in wanted:
+            images = _descend(catalog, catalog.find(each))
+            if images[0].base is UNKNOWN:
+                unknown[images[0].key] = images[0]
+            chains.append(Chain(tuple(images)))
+    except IndexNeeded as needed:
+        return Resolution(needed=needed)
     if unknown:
-        return Resolution(chains=(), unknown=tuple(unknown.values()))
-    return Resolution(chains=tuple(chains), unknown=())
+        return Resolution(unknown=tuple(unknown.values()))
+    return Resolution(chains=tuple(chains))
 
 
 def _descend(catalog: Catalog, top: Image) -> List[Image]:
@@ -61,7 +72,7 @@ def _descend(catalog: Catalog, top: Image) -> List[Image]:
             raise
         if base is None or isinstance(base, Unknown):
             return images
-        if any(image.ref == base.ref for image in images):
+        if any(image.key == base.key for image in images):
             raise errors.ChainCycle(path + [base.ref.short])
         images.insert(0, base)
         if len(images) > MAX_CHAIN_DEPTH:

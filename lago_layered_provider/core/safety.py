@@ -10,12 +10,10 @@ What qemu refuses to open is refused here too (QEMU, block/qcow2.c,
 
 from __future__ import annotations
 
-import posixpath
 import re
 import struct
-from typing import Collection, FrozenSet, Iterator, List, Optional
+from typing import Collection, Iterator, List, Optional
 
-from .model import SUFFIXES, ImageRef
 from .qcow2 import (
     AUTOCLEAR_BITMAPS, EXTENSION_BITMAPS, INCOMPATIBLE_COMPRESSION,
     INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DATA_FILE, INCOMPATIBLE_DIRTY,
@@ -37,7 +35,6 @@ L1_ENTRY_BYTES = 8
 SNAPSHOT_HEADER_BYTES = 40
 
 BACKING_FORMATS = ('qcow2', 'raw')
-IMAGE_ENDINGS = ('.qcow2', '.img')
 COMPRESSION_TYPES = {0: 'zlib', 1: 'zstd'}
 
 KNOWN_INCOMPATIBLE = (
@@ -46,25 +43,6 @@ KNOWN_INCOMPATIBLE = (
 )
 
 _BITMAPS = struct.Struct('>IIQQ')
-
-
-def accepted_backings(ref: ImageRef, handle: str) -> FrozenSet[str]:
-    """Return how a published header may name the base `ref`.
-
-    A plain file name, with or without ``./``, never in another directory.
-    qemu would take ``name:version`` without ``./`` for a protocol; it is
-    accepted because the store writes a name of its own in any case.
-
-    Args:
-        handle: the path of the base's file in its source.
-    """
-    file = posixpath.basename(handle)
-    plain = _cut(file, [suffix for suffix in SUFFIXES.values() if suffix])
-    stem = _cut(plain, IMAGE_ENDINGS)
-    names = {ref.template, ref.short, str(ref)}
-    if stem not in ('', '.', '..') and ':' not in file:
-        names |= {file, plain, stem, *(stem + end for end in IMAGE_ENDINGS)}
-    return frozenset(names | {f'./{name}' for name in names})
 
 
 def find_dangers(
@@ -77,8 +55,8 @@ def find_dangers(
     """Return every reason why qemu must not open the image; [] for none.
 
     Args:
-        expected_backing: the accepted names of the base, as
-            `accepted_backings` returns them; None for a bottom image.
+        expected_backing: what the header may name, for an image as it was
+            published `backing_names.Accepted`; None for a bottom image.
         file_size: bytes of the uncompressed file, None when not known.
         virtual_size: bytes that the index announced, None when it is silent.
     """
@@ -255,11 +233,3 @@ def _check_bitmaps(
         header, 'bitmap directory', offset, size,
         MAX_BITMAP_DIRECTORY_BYTES, file_size,
     )
-
-
-def _cut(name: str, endings: Collection[str]) -> str:
-    """Return `name` without the first of `endings` that it has."""
-    for ending in endings:
-        if name.endswith(ending):
-            return name[:-len(ending)]
-    return name

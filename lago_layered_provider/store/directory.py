@@ -6,7 +6,8 @@ import contextlib
 import os
 import threading
 from typing import (
-    Any, Callable, ContextManager, Dict, Iterator, Mapping, Optional,
+    Any, Callable, ContextManager, Dict, Iterable, Iterator, List, Mapping,
+    Optional,
 )
 
 import lockfile
@@ -64,6 +65,11 @@ class Store:
         """
         with files.disk_errors(self.root, reading=True):
             return finding.find_image(self._paths, name)
+
+    def find_same(self, digests: Iterable[model.Digest]) -> List[str]:
+        """Return the names of the images that have one of these digests."""
+        with files.disk_errors(self.root, reading=True):
+            return finding.find_same(self._paths, digests)
 
     def path(self, name: str) -> str:
         """Return where an image is, once it is visible."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from typing import Optional, Tuple
+from typing import Iterable, List, Optional, Tuple
 
 from ..core import errors, model, qcow2, safety
 from ..core.record import Record, parse_record
@@ -62,6 +62,36 @@ def find_image(paths: layout.Layout, name: str) -> Optional[model.Stored]:
         virtual_size=record.virtual_size,
         digests=record.digests,
         backing=record.backing,
+    )
+
+
+def find_same(
+    paths: layout.Layout, digests: Iterable[model.Digest]
+) -> List[str]:
+    """Return the names of the images that have one of these digests.
+
+    Whether they are visible is not looked at.
+    """
+    wanted = set(digests)
+    found = []
+    for name in _list_names(paths) if wanted else ():
+        record = parse_record(files.read_object(paths.record(name)))
+        known = record.digests if record else _read_hash(paths, name)
+        if wanted.intersection(known):
+            found.append(name)
+    return found
+
+
+def _list_names(paths: layout.Layout) -> List[str]:
+    """Return what lies in the store under a name that an image can have."""
+    try:
+        present = os.listdir(paths.root)
+    except FileNotFoundError:
+        return []
+    return sorted(
+        name for name in present
+        if name.count(':') == 2 and not name.endswith(layout.ENDINGS)
+        and layout.is_store_name(name)
     )
 
 

@@ -50,6 +50,15 @@ def check_store_name(name: str) -> str:
     return name
 
 
+def is_store_name(name: str) -> bool:
+    """Tell whether an image can have that name in the store."""
+    try:
+        check_store_name(name)
+    except errors.StoreError:
+        return False
+    return True
+
+
 class Layout:
     """Paths in one store; does not look whether anything is there."""
 

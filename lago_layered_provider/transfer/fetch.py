@@ -194,7 +194,7 @@ class Fetcher:
         base = self._plan.layer(layer.base) if layer.base else None
         digests = receiver.finish()
         verified = verify_staged(
-            layer.image, base.image if base else None, stage,
+            layer.image, layer.base_image, stage,
             url=self._providers[layer.name].locate(layer.image.file),
             base_virtual_size=self._virtual_size(base) if base else None,
         )

@@ -144,6 +144,8 @@ class Receiver:
 
     def _take(self, decode: Callable[[], Iterator[bytes]]) -> None:
         limit = self._image.size
+        if limit is None:
+            limit = self._image.max_size
         try:
             for data in decode():
                 self._hash(data)
@@ -174,10 +176,13 @@ class Receiver:
             )
 
     def _wrong_size(self, found: str) -> errors.SizeMismatch:
+        expected = f'{self._image.size} bytes'
+        if self._image.size is None:
+            expected = f'at most {self._image.max_size} bytes'
         return errors.SizeMismatch(
             str(self._image.ref),
             what=f'size of the uncompressed image from {self._location}',
-            expected=f'{self._image.size} bytes', found=found,
+            expected=expected, found=found,
             hint='It was not kept; tell the admin of the repository.',
         )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Optional, Tuple
 
 from ..core import errors, qcow2, safety
+from ..core.backing_names import Accepted
 from ..core.model import Image
 from .ports import Stage
 
@@ -73,7 +74,7 @@ def _read_safe_header(
     dangers = safety.find_dangers(
         header,
         expected_backing=(
-            safety.accepted_backings(base.ref, base.handle) if base else None
+            Accepted(base.ref, base.handle, base.digests) if base else None
         ),
         file_size=stage.size,
         virtual_size=image.virtual_size,

@@ -469,7 +469,7 @@ REFUSED = [
     foreign('json:{"driver": "null-co"}', 'a protocol of qemu'),
     foreign('nbd://127.0.0.1:10809/x', 'a protocol'),
     foreign('../nfs:v1', 'outside the store'),
-    foreign('./sub/nfs:v1', 'in another directory'),
+    foreign('./sub/other:v1', 'in another directory'),
     foreign('./lab:base:v1', 'another file', 'qcow2'),
     Case('no-backing', change_image('iscsi', no_backing), (
         REFUSAL, 'no backing file, expected its base',

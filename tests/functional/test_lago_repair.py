@@ -70,6 +70,9 @@ BEHAVIOURS = {
         libvirt_utils.get_libvirt_connection('a')
         is not libvirt_utils.get_libvirt_connection('a')
     ''',
+    'bridge_lease': '''
+        leases_after_release_of_nets('nat', 'bridge') == []
+    ''',
     'snapshot_xml': '''
         isinstance(xml_of_snapshot(), str)
     ''',
@@ -95,9 +98,9 @@ BEHAVIOURS = {
 
 #: Runs in the other process; prints what holds before and after, and names.
 TRIAL = '''
-import hashlib, io, json, sys, tempfile, types
+import hashlib, io, json, os, sys, tempfile, types
 from types import SimpleNamespace
-from lago import brctl, service, ssh, sysprep, utils, virt
+from lago import brctl, service, ssh, subnet_lease, sysprep, utils, virt
 from lago.plugins import output, vm as vm_plugin
 from lago.providers.libvirt import cpu, network, vm
 from lago.providers.libvirt import utils as libvirt_utils
@@ -154,6 +157,18 @@ def bridge_exists(name):
         return brctl.exists(name)
     finally:
         utils._run_command = original
+
+
+def leases_after_release_of_nets(*kinds):
+    """As a prefix releases its nets; a bridge has no gateway."""
+    with tempfile.TemporaryDirectory() as directory:
+        uuid = os.path.join(directory, 'uuid')
+        with open(uuid, 'w') as stream:
+            stream.write('0123')
+        store = subnet_lease.SubnetStore(os.path.join(directory, 'leases'))
+        gateways = {'nat': store.acquire(uuid).ip + 1, 'bridge': None}
+        store.release(str(gateways[kind]) for kind in kinds)
+        return [n for n in os.listdir(store.path) if n.endswith('.lease')]
 
 
 def xml_of_snapshot():

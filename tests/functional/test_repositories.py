@@ -37,7 +37,8 @@ def test_flat_repository_as_in_lagos_documentation(
         server.root, base_url=f'{server.url}/', dialect='plain', source=source
     )
     packed = repo.add(flat, 'packed', metadata=METADATA)
-    repo.add(flat, 'unpacked', metadata=METADATA, compression=None)
+    other = flatten(forest['other'].path, tmp_path / 'other.qcow2')
+    repo.add(other, 'unpacked', metadata=METADATA, compression=None)
     repo.write()
     index = f'{server.url}/' if source == 'http' else f'{server.root}/'
     box = LagoSandbox(
@@ -45,7 +46,7 @@ def test_flat_repository_as_in_lagos_documentation(
         repo=f'{index}repo.metadata',
     )
     init_well(box)
-    check_disks(box, forest, vm0='nfs', vm1='nfs')
+    check_disks(box, forest, vm0='nfs', vm1='other')
     assert links_of(box.disk('vm0')) == [('lab:packed:v1', 'qcow2')]
     assert links_of(box.disk('vm1')) == [('lab:unpacked:v1', 'qcow2')]
     for vm in ('vm0', 'vm1'):

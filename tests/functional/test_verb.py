@@ -84,7 +84,7 @@ def test_help(box: LagoSandbox) -> None:
     (['list', '--repo'], 'expected one argument'),
     (['plan', 'bsae'], 'Nearest: base'),
     (['plan', 'base:v7'], 'v7'),
-    (['plan', 'base', 'no:such:thing'], "'no'"),
+    (['plan', 'base', 'no:such:thing'], "'no:such:thing'"),
     (['plan', ''], "''"),
     (['plan', '/dev/null'], '/dev/null'),
     (['plan', '../LagoInitFil'], '../LagoInitFil: cannot be read'),

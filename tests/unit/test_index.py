@@ -9,11 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_layered_provider.core.entry import (
-    add_sidecar,
-    parse_base,
-    strip_suffix,
-)
+from lago_layered_provider.core.entry import parse_base, strip_suffix
 from lago_layered_provider.core.errors import IndexFaults
 from lago_layered_provider.core.index import (
     MAX_INDEX_BYTES,
@@ -28,6 +24,7 @@ from lago_layered_provider.core.model import (
     Digest,
     Image,
 )
+from lago_layered_provider.core.sidecar import add_sidecar
 from tests.unit.strategies import (
     FAULTS,
     Forest,

@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given
 
 from lago_layered_provider.core.errors import IndexFaults
-from lago_layered_provider.core.initfile import template_disks
+from lago_layered_provider.core.initfile import (
+    LayerDisk,
+    RepositoryEntry,
+    read_initfile,
+)
+from lago_layered_provider.core.wanted import Wanted
 from tests.unit.strategies import json_values
 
 Found = List[Tuple[str, str, str, Optional[str]]]
@@ -124,14 +129,14 @@ FAULTY: Dict[str, Tuple[Any, List[str]]] = {
 def test_found(data: Any, expected: Found) -> None:
     assert [
         (each.domain, each.disk, each.wanted.template, each.wanted.version)
-        for each in template_disks(data)
+        for each in read_initfile(data).disks
     ] == expected
 
 
 @pytest.mark.parametrize('data, words', FAULTY.values(), ids=FAULTY)
 def test_faulty(data: Any, words: List[str]) -> None:
     with pytest.raises(IndexFaults) as caught:
-        template_disks(data, 'env/LagoInitFile')
+        read_initfile(data, 'env/LagoInitFile')
     assert 'env/LagoInitFile' in str(caught.value)
     for word in words:
         assert word in str(caught.value)
@@ -139,7 +144,7 @@ def test_faulty(data: Any, words: List[str]) -> None:
 
 def test_every_fault_is_named_and_nothing_else() -> None:
     with pytest.raises(IndexFaults) as caught:
-        template_disks(FAULTY['all at once'][0])
+        read_initfile(FAULTY['all at once'][0])
     assert len(caught.value.faults) == 4
     assert 'vm2' not in str(caught.value)
 
@@ -147,14 +152,140 @@ def test_every_fault_is_named_and_nothing_else() -> None:
 def test_the_data_is_not_changed() -> None:
     data = {'domains': {'vm0': {'based-on': PROTOTYPE}}}
     before = repr(data)
-    template_disks(data)
+    read_initfile(data)
     assert repr(data) == before
+
+
+URL = 'http://x.example/repo.metadata'
+
+REPOSITORIES: Dict[str, Tuple[Any, List[RepositoryEntry]]] = {
+    'a path': ('repo.json', [RepositoryEntry('repo.json')]),
+    'a list': ([URL, '~/r.json'], [
+        RepositoryEntry(URL), RepositoryEntry('~/r.json'),
+    ]),
+    'mappings': ([{'path': URL}, {'name': 'office'}], [
+        RepositoryEntry(URL), RepositoryEntry(name='office'),
+    ]),
+}
+
+
+@pytest.mark.parametrize(
+    'value, expected', REPOSITORIES.values(), ids=REPOSITORIES
+)
+def test_repositories(value: Any, expected: List[RepositoryEntry]) -> None:
+    found = read_initfile({'domains': {}, 'template-repo': value})
+    assert list(found.repositories) == expected
+
+
+@pytest.mark.parametrize('value, words', [
+    ([], ['template-repo', '[]', 'at least one entry']),
+    (None, ['template-repo', 'None']),
+    ({}, ['template-repo']),
+    ('', ['template-repo', "''"]),
+    ([7], ['entry 1', '7']),
+    ([URL, ''], ['entry 2']),
+    ([{'pth': URL}], ['entry 1', "'pth'", 'path and name']),
+    ([{'path': URL, 'name': 'x'}], ['entry 1', 'either path or name']),
+    ([{'path': URL, 'branch': 'x'}], ['entry 1', "'branch'"]),
+    ([{}], ['entry 1', 'either path or name']),
+    ([URL, {'name': 7}], ['entry 2', 'name is 7']),
+    ([URL, {'path': None}], ['entry 2', 'path is None']),
+])
+def test_faulty_repositories(value: Any, words: List[str]) -> None:
+    with pytest.raises(IndexFaults) as caught:
+        read_initfile({'domains': {}, 'template-repo': value})
+    assert len(caught.value.faults) == 1
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_faults_say_their_line() -> None:
+    lines = {('template-repo', 1, 'pth'): 7}
+    with pytest.raises(IndexFaults, match='line 7: template-repo, entry 2'):
+        read_initfile(
+            {'domains': {}, 'template-repo': [URL, {'pth': 'x'}]},
+            find_line=lambda way: lines.get(way),
+        )
+
+
+WANTED: Dict[str, Tuple[Dict[str, Any], Wanted]] = {
+    'name and version in one': (
+        disk('el7:v2'), Wanted('el7', 'v2'),
+    ),
+    'repository too': (
+        disk('office/el7:v2'), Wanted('el7', 'v2', 'office'),
+    ),
+    'repository and newest': (
+        disk('office/el7'), Wanted('el7', None, 'office'),
+    ),
+    'the same version twice': (
+        disk('el7:v2', template_version='v2'), Wanted('el7', 'v2'),
+    ),
+    'a repository by its name': (
+        disk(**{'template-repo': 'office'}), Wanted('el7', None, 'office'),
+    ),
+    'a repository by its path': (
+        disk(**{'template-repo': URL}), Wanted('el7', None, URL),
+    ),
+    'the same repository twice': (
+        disk('office/el7', **{'template-repo': 'office'}),
+        Wanted('el7', None, 'office'),
+    ),
+}
+
+
+@pytest.mark.parametrize('one, wanted', WANTED.values(), ids=WANTED)
+def test_what_a_disk_wants(one: Dict[str, Any], wanted: Wanted) -> None:
+    found = read_initfile({
+        'domains': {'vm0': vm(one)}, 'template-repo': [URL, 'b.json'],
+    })
+    assert [each.wanted for each in found.disks] == [wanted]
+
+
+@pytest.mark.parametrize('one, words', [
+    (disk('el7:v1', template_version='v2'), ['v1', 'v2']),
+    (disk('a/el7', **{'template-repo': 'b'}), ['repository a', 'says b']),
+    (disk(**{'template-repo': 'http://y.example/'}), [URL, 'b.json']),
+    (disk(**{'template-repo': ['office']}), ["['office']"]),
+    (disk('a/b/el7'), ["'a/b'"]),
+    (disk('el7:v1:v2'), ["'v1:v2'"]),
+    (disk(''), ["''"]),
+    (disk(template_type='qcow2'), ['path is missing']),
+    (disk(template_type='raw'), ["'raw'", 'lago or qcow2']),
+])
+def test_what_a_disk_cannot_want(
+    one: Dict[str, Any], words: List[str]
+) -> None:
+    with pytest.raises(IndexFaults) as caught:
+        read_initfile({
+            'domains': {'vm0': vm(disk(), one)},
+            'template-repo': [URL, 'b.json'],
+        })
+    assert len(caught.value.faults) == 1
+    for word in ['domain vm0, disk root', *words]:
+        assert word in str(caught.value)
+
+
+def test_disks_on_files() -> None:
+    one = {'type': 'template', 'template_type': 'qcow2', 'name': 'root',
+           'path': '$LAGO_INITFILE_PATH/x.qcow2', 'template-repo': 'office'}
+    found = read_initfile({'domains': {'vm0': vm(one, disk())}})
+    assert found.layers == (
+        LayerDisk('vm0', 'root', '$LAGO_INITFILE_PATH/x.qcow2', 'office'),
+    )
+    assert len(found.disks) == 1
 
 
 @given(json_values)
 def test_any_data(data: Any) -> None:
-    for document in (data, {'domains': data}, {'domains': {'vm0': data}}):
+    for document in (
+        data, {'domains': data}, {'domains': {'vm0': data}},
+        {'domains': {}, 'template-repo': data},
+        {'domains': {}, 'template-repo': [data]},
+        {'domains': {'vm0': {'disks': [{'type': 'template', **data}]}}}
+        if isinstance(data, dict) else data,
+    ):
         try:
-            template_disks(document)
+            read_initfile(document)
         except IndexFaults as error:
             assert error.faults

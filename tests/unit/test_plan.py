@@ -28,13 +28,11 @@ from lago_layered_provider.core.plan import (
     State,
     plan_document,
 )
-from lago_layered_provider.core.planning import (
-    SPOOL_BYTES,
-    make_plan,
-    store_names,
-)
-from lago_layered_provider.core.catalog import Catalog, Wanted
+from lago_layered_provider.core.names import store_names
+from lago_layered_provider.core.planning import SPOOL_BYTES, make_plan
+from lago_layered_provider.core.catalog import Catalog
 from lago_layered_provider.core.resolve import resolve
+from lago_layered_provider.core.wanted import parse_wanted
 from tests.unit.strategies import Forest, digest_of, forests
 
 MIB = 2**20
@@ -397,11 +395,11 @@ def situations(
     wanted = draw(st.lists(st.sampled_from(names)))
     catalog = Catalog([parse_index(forest.data, 'memory')])
     chains = resolve(
-        catalog, [Wanted(*name.split(':')) for name in wanted]
+        catalog, [parse_wanted(name) for name in wanted]
     ).chains
     stored, partial = {}, {}
     for name in names:
-        image = catalog.find(Wanted(*name.split(':')))
+        image = catalog.find(parse_wanted(name))
         state = draw(st.sampled_from(State))
         below = forest.bases[name]
         assert image.size and image.compressed_size

@@ -10,14 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lago_layered_provider.core.backing_names import accepted_backings
 from lago_layered_provider.core.model import ImageRef
 from lago_layered_provider.core.qcow2 import (
     HEAD_BYTES, BadHeader, Qcow2Header, head_length, is_qcow2, parse_header,
 )
 from lago_layered_provider.core.rebase import rebase_header
-from lago_layered_provider.core.safety import (
-    accepted_backings, find_dangers, find_oddities,
-)
+from lago_layered_provider.core.safety import find_dangers, find_oddities
 
 FORMAT = 0xE2792ACA
 NAMES = 0x6803F857

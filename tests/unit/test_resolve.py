@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lago_layered_provider.core import errors
-from lago_layered_provider.core.catalog import Catalog, Wanted
+from lago_layered_provider.core.catalog import Catalog, Place, Unread
 from lago_layered_provider.core.entry import parse_base
 from lago_layered_provider.core.index import Index, parse_index
-from lago_layered_provider.core.model import UNKNOWN, BaseName
+from lago_layered_provider.core.model import UNKNOWN, BaseName, Digest
 from lago_layered_provider.core.resolve import MAX_CHAIN_DEPTH, resolve
+from lago_layered_provider.core.wanted import Wanted
 from tests.unit.strategies import (
     Forest,
     cyclic_forests,
@@ -398,11 +399,94 @@ def test_the_first_repository_that_has_the_template_wins() -> None:
     assert catalog.find(Wanted('a')).ref.repository == 'first'
     assert catalog.find(Wanted('c')).ref.repository == 'second'
     assert catalog.find(Wanted('a', None, 'second')).ref.version == 'v2'
-    with pytest.raises(errors.TemplateNotFound, match='v2.*first'):
-        catalog.find(Wanted('a', 'v2'))
+    assert catalog.find(Wanted('a', 'v2')).ref.repository == 'second'
+    with pytest.raises(errors.TemplateNotFound, match='v3.*first.*second'):
+        catalog.find(Wanted('a', 'v3'))
     with pytest.raises(errors.TemplateNotFound, match='first.*second'):
         catalog.find(Wanted('x'))
     assert catalog.index_of(catalog.find(Wanted('c'))) is second
+
+
+def read_as_needed(
+    places: List[Place], indexes: Dict[str, Index], *wanted: str
+) -> Tuple[List[str], List[str]]:
+    """Return the chains, and the names of what was read, in order."""
+    catalog, read = Catalog(places), []
+    while True:
+        resolution = resolve(catalog, [ask(each) for each in wanted])
+        if resolution.needed is None:
+            return chains_of(catalog, *wanted), read
+        place = resolution.needed.place
+        read.append(place.location)
+        catalog = catalog.with_index(place, indexes[place.location])
+
+
+FAR = {
+    'one': lab({'a:v1': None, 'b:v1': 'far:v1'}, 'first'),
+    'two': lab({'a:v1': None, 'c:v1': None, 'far:v1': None}, 'second'),
+    'three': lab({'d:v1': 'second/c:v1', 'c:v1': None}, 'third'),
+}
+
+
+@pytest.mark.parametrize('wanted, chain, read', [
+    ('a:v1', 'a:v1', ['one']),
+    ('c', 'c:v1', ['one', 'two']),
+    ('b', 'far:v1 b:v1', ['one', 'two']),
+    ('d', 'c:v1 d:v1', ['one', 'two', 'three']),
+    ('third/c', 'c:v1', ['three']),
+    ('second/c', 'c:v1', ['one', 'two']),
+])
+def test_only_what_is_needed_is_read(
+    wanted: str, chain: str, read: List[str]
+) -> None:
+    places: List[Place] = [
+        Unread('one'), Unread('two'), Unread('three', 'third')
+    ]
+    assert read_as_needed(places, FAR, wanted) == ([chain], read)
+
+
+def test_all_is_read_before_something_is_missing() -> None:
+    with pytest.raises(errors.TemplateNotFound, match='first.*second.*third'):
+        read_as_needed(
+            [Unread('one'), Unread('two'), Unread('three')], FAR, 'x'
+        )
+    with pytest.raises(errors.TemplateNotFound, match="repository 'x'"):
+        read_as_needed([Unread('one'), Unread('three', 'third')], FAR, 'x/a')
+
+
+def test_a_repository_by_its_location() -> None:
+    catalog = Catalog([FAR['one'], FAR['two']])
+    where = 'http://second.invalid/repo.metadata'
+    assert catalog.find(Wanted('a', None, where)).location == where
+    with pytest.raises(errors.TemplateNotFound, match='second'):
+        catalog.find(Wanted('b', None, where))
+
+
+def test_repositories_of_the_same_name() -> None:
+    one = replace(lab({'a:v1': None, 'top:v1': 'a:v1'}), location='one')
+    two = replace(lab({'a:v1': None, 'x:v1': 'lab/a:v1'}), location='two')
+    catalog = Catalog([one, two])
+    for wanted, where in (
+        (Wanted('top'), 'one'), (Wanted('x'), 'two'),
+        (Wanted('a', None, 'two'), 'two'), (Wanted('a', None, 'lab'), 'one'),
+    ):
+        chain, = resolve(catalog, [wanted]).chains
+        assert {image.location for image in chain} == {where}
+        assert catalog.index_of(chain.top).location == where
+
+
+def test_a_wanted_digest() -> None:
+    other = digest_of('other')
+    catalog = Catalog([
+        lab({'a:v1': {'sha512': other}}, 'first'),
+        lab({'a:v1': {'sha512': DIGEST}, 'b:v1': None}, 'second'),
+    ])
+    wanted = Wanted('a', 'v1', digest=Digest('sha512', DIGEST))
+    assert catalog.find(wanted).ref.repository == 'second'
+    with pytest.raises(errors.TemplateNotFound, match='published again'):
+        catalog.find(replace(wanted, repository='first'))
+    # Nothing is known of this one; the transfer will tell.
+    assert catalog.find(replace(wanted, template='b')).ref.template == 'b'
 
 
 def test_a_base_in_another_repository() -> None:

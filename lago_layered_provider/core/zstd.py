@@ -1,0 +1,97 @@
+"""Sizes that a .zst file tells of what was compressed, without decoding.
+
+Section numbers are those of RFC 8878. A frame may tell how much it makes, but
+nothing says whether another frame follows; only a seek table at the end of
+the file tells of all of them (the "Zstandard Seekable Format", version 0.1.0,
+https://github.com/facebook/zstd/blob/dev/contrib/seekable_format/
+zstd_seekable_compression_format.md)::
+
+    skippable frame: magic 0x184D2A5E, size            8 bytes
+      an entry for each frame: compressed size,
+        size, checksum if the descriptor says so       8 or 12 bytes
+      number of frames, descriptor, magic 0x8F92EAB1   9 bytes
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Optional, Union
+
+from .xz_index import Needed
+
+FRAME_MAGIC = b'\x28\xb5\x2f\xfd'
+TABLE_MAGIC = 0x184D2A5E
+FOOTER_MAGIC = 0x8F92EAB1
+
+#: Room for a million frames; larger ones would only fill our memory.
+MAX_TABLE_BYTES = 16 << 20
+
+_TABLE_HEADER = struct.Struct('<II')
+_FOOTER = struct.Struct('<IBI')
+_RESERVED_BITS = 0x7C
+_CHECKSUM_BIT = 0x80
+
+#: Bytes of Dictionary_ID and Frame_Content_Size by their flags (3.1.1.1.1).
+_DICTIONARY_BYTES = (0, 1, 2, 4)
+_SIZE_BYTES = (0, 2, 4, 8)
+
+
+def parse_content_size(head: bytes) -> Optional[int]:
+    """Return how many bytes a frame makes, as its header says (3.1.1.1).
+
+    Args:
+        head: the first bytes of the frame.
+
+    Returns:
+        None when it does not say so, or is no frame, or is cut off.
+    """
+    if not head.startswith(FRAME_MAGIC) or len(head) < 5:
+        return None
+    descriptor = head[4]
+    single_segment = descriptor & 0x20
+    size = _SIZE_BYTES[descriptor >> 6] or (1 if single_segment else 0)
+    start = 5 + (0 if single_segment else 1)
+    start += _DICTIONARY_BYTES[descriptor & 3]
+    if not size or len(head) < start + size:
+        return None
+    value = int.from_bytes(head[start:start + size], 'little')
+    # Two bytes begin where one byte ends.
+    return value + 256 if size == 2 else value
+
+
+def parse_seek_table(
+    tail: bytes, file_size: int
+) -> Union[int, Needed, None]:
+    """Return how many bytes all frames make, from the seek table.
+
+    Args:
+        tail: the end of the file, as much of it as is at hand.
+        file_size: of the whole file, in bytes.
+
+    Returns:
+        `Needed` when the tail must be longer; None when there is no seek
+        table, or none that speaks of this whole file.
+    """
+    if file_size < _TABLE_HEADER.size + _FOOTER.size:
+        return None
+    if len(tail) < _FOOTER.size:
+        return Needed(_FOOTER.size)
+    frames, descriptor, magic = _FOOTER.unpack(tail[-_FOOTER.size:])
+    if magic != FOOTER_MAGIC or descriptor & _RESERVED_BITS:
+        return None
+    entry = struct.Struct('<III' if descriptor & _CHECKSUM_BIT else '<II')
+    content = frames * entry.size + _FOOTER.size
+    size = _TABLE_HEADER.size + content
+    if size > min(file_size, MAX_TABLE_BYTES):
+        return None
+    if len(tail) < size:
+        return Needed(size)
+    table = tail[-size:]
+    if _TABLE_HEADER.unpack_from(table) != (TABLE_MAGIC, content):
+        return None
+    entries = list(entry.iter_unpack(
+        table[_TABLE_HEADER.size:-_FOOTER.size]
+    ))
+    if sum(fields[0] for fields in entries) + size != file_size:
+        return None
+    return sum(int(fields[1]) for fields in entries)

@@ -1,0 +1,219 @@
+"""An environment: its init file, its repositories, what its disks stand on.
+
+It opens the init file for the places of its faults, and the heads of local
+files; nothing is fetched or changed before `Environment.provide`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from . import local_layers, provision
+from .core import errors
+from .core.initfile import (
+    REPOSITORIES,
+    InitFile,
+    TemplateDisk,
+    Way,
+    read_initfile,
+    read_wanted,
+)
+from .core.wanted import Wanted
+from .local_layers import Parent
+from .repositories import Repository, find_entries, search_order
+from .repository import TemplateRepository
+from .store import Store
+from .template_store import TemplateStore
+
+
+ORDER_HINT = (
+    f'Name one in the init file as "{REPOSITORIES}", with '
+    f'--template-repo-path, or as template_repo_path in section [init] of '
+    f'lago.conf.'
+)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What one init file asks for.
+
+    Attributes:
+        repository: where its templates come from, in order of search.
+        parents: templates that files of its own stand on.
+        layers: files of its own that disks stand on.
+        packed: those of them that have to be decompressed.
+        locations: what the file calls a repository -> where that is.
+    """
+
+    repository: TemplateRepository
+    disks: Tuple[TemplateDisk, ...]
+    parents: Tuple[Parent, ...]
+    layers: Tuple[str, ...]
+    packed: Tuple[str, ...]
+    locations: Mapping[str, str]
+
+    def wanted(self, store: Store) -> List[Wanted]:
+        """Return the templates of all disks, and what its own files lack."""
+        lacking = self._lacking(store)
+        return [
+            *(disk.wanted for disk in self.disks),
+            *(parent.wanted for parent in lacking),
+        ]
+
+    def provide(self, target: TemplateStore) -> None:
+        """Bring all that the disks stand on to where qemu finds it.
+
+        Raises:
+            LayeredError: what was fetched so far is kept.
+        """
+        store = target.store
+        lacking = self._lacking(store)
+        wanted = self.wanted(store)
+        names = target.provide(wanted, self.repository) if wanted else ()
+        for parent in self.parents:
+            name = _find_copy(parent, store)
+            if name is None:
+                name = names[len(self.disks) + lacking.index(parent)]
+            _link(parent, name, store)
+        for path in self.packed:
+            local_layers.unpack(path)
+
+    def _lacking(self, store: Store) -> List[Parent]:
+        """The templates that its own files stand on and the store lacks.
+
+        An export says the digest of its base: what has it is the base, also
+        when another image has its name in the repository by now.
+        """
+        return [
+            parent for parent in self.parents
+            if _find_copy(parent, store) is None
+        ]
+
+    def wanted_by(self, disk: Mapping[str, Any]) -> Wanted:
+        """Return the template that a disk of the file names."""
+        return _located(
+            read_wanted(disk, disk.get(REPOSITORIES)), self.locations
+        )
+
+
+def _link(parent: Parent, name: str, store: Store) -> None:
+    """Put links to a template and to all that it stands on beside a file."""
+    link = parent.link
+    layer: Optional[str] = name
+    while layer is not None:
+        local_layers.make_link(link, store.path(layer))
+        stored = store.find(layer)
+        layer = stored.backing if stored else None
+        link = os.path.join(os.path.dirname(parent.link), layer or '')
+
+
+def _find_copy(parent: Parent, store: Store) -> Optional[str]:
+    if parent.wanted.digest is None:
+        return None
+    return provision.find_copy(parent.wanted.digest, store)
+
+
+def read_environment(
+    data: object,
+    given: TemplateRepository,
+    default: Optional[Repository],
+    repos_directory: str,
+    path: Optional[str] = None,
+) -> Environment:
+    """Read what was loaded from an init file.
+
+    Args:
+        given: what the command line says, or the default.
+        default: the repository that Lago is configured to use.
+        repos_directory: where repositories are found by their name.
+        path: of the init file, None where there is none.
+
+    Raises:
+        IndexFaults: the file is faulty; all its faults with their places.
+        LocalLayerError: a file of a disk cannot be used.
+    """
+    document = path or 'LagoInitFile'
+    found = read_initfile(data, document, _Lines(path).find)
+    entries = find_entries(
+        found.repositories, os.path.dirname(os.path.abspath(document)),
+        repos_directory, document,
+    )
+    order = search_order(given.repositories, entries.values(), default)
+    if not order and (found.disks or found.layers):
+        raise errors.SettingsError(
+            f'{document}: no template repository is known', hint=ORDER_HINT
+        )
+    locations = {key: each.location for key, each in entries.items()}
+    files = _files(found, locations)
+    parents = (
+        local_layers.find_parent(file, name) for file, name in files.items()
+    )
+    return Environment(
+        repository=given.searched_in(order),
+        disks=tuple(_locate_disk(disk, locations) for disk in found.disks),
+        parents=tuple(parent for parent in parents if parent),
+        layers=tuple(files),
+        packed=tuple(filter(local_layers.is_packed, files)),
+        locations=locations,
+    )
+
+
+def _files(
+    found: InitFile, locations: Mapping[str, str]
+) -> Dict[str, Optional[str]]:
+    """Return the files that disks stand on, and of which repository."""
+    return {
+        os.path.abspath(os.path.expandvars(layer.path)):
+        locations.get(layer.repository or '', layer.repository)
+        for layer in found.layers
+    }
+
+
+def _locate_disk(
+    disk: TemplateDisk, locations: Mapping[str, str]
+) -> TemplateDisk:
+    return replace(disk, wanted=_located(disk.wanted, locations))
+
+
+def _located(wanted: Wanted, locations: Mapping[str, str]) -> Wanted:
+    name = wanted.repository
+    if name is None:
+        return wanted
+    return replace(wanted, repository=locations.get(name, name))
+
+
+class _Lines:
+    """Finds the lines of an init file's values; JSON is YAML."""
+
+    def __init__(self, path: Optional[str]) -> None:
+        self._path = path
+        self._root: Any = None
+
+    def find(self, way: Way) -> Optional[int]:
+        """Return the line of a value, None where that cannot be told."""
+        import yaml
+
+        if self._path and self._root is None:
+            try:
+                with open(self._path, encoding='utf-8') as stream:
+                    self._root = yaml.compose(stream, yaml.SafeLoader)
+            except (OSError, ValueError, yaml.YAMLError):
+                return None
+        node = self._root
+        for step in way:
+            node = _child(node, step)
+        return None if node is None else int(node.start_mark.line) + 1
+
+
+def _child(node: Any, step: object) -> Any:
+    value = getattr(node, 'value', None)
+    if not isinstance(value, list):
+        return None
+    if isinstance(step, int):
+        return value[step] if step < len(value) else None
+    for pair in value:
+        if isinstance(pair, tuple) and str(pair[0].value) == str(step):
+            return pair[1]
+    return None

@@ -1,0 +1,127 @@
+"""Wrappers around functions of Lago; `lago_plugin.install` puts them there.
+
+Each is thin, and cheap to import; what it takes to do the work is imported
+when it is done.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import signal
+from typing import Any, Callable
+
+import lago.utils
+import yaml
+
+from .core import initfile
+from .lago_messages import as_lago_errors
+
+#: Set on a prefix: the path of its init file.
+INIT_FILE = '_layered_init_file'
+
+Function = Callable[..., Any]
+
+
+def end_by_interrupt(do_run: Function) -> Function:
+    """End by Ctrl-C as Lago ends by SIGTERM: a status and no traceback.
+
+    Only the command line; in `lago.sdk` the interrupt is the caller's.
+    """
+    @functools.wraps(do_run)
+    def wrapper(args: Any) -> Any:
+        try:
+            return do_run(args)
+        except KeyboardInterrupt:
+            raise SystemExit(128 + signal.SIGINT) from None
+
+    return wrapper
+
+
+def provide_templates(prepare: Function) -> Function:
+    """Bring all templates into the store before Lago makes any disk."""
+    @functools.wraps(prepare)
+    @as_lago_errors
+    def wrapper(
+        prefix: Any, conf: Any, template_repo: Any, template_store: Any
+    ) -> Any:
+        from . import lago_init
+
+        template_repo = lago_init.provide(
+            prefix, conf, template_repo, template_store
+        )
+        return prepare(prefix, conf, template_repo, template_store)
+
+    return wrapper
+
+
+def stand_on_template(handle_template: Function) -> Function:
+    """Tell Lago which repository is meant, and qemu the base's format."""
+    @functools.wraps(handle_template)
+    @as_lago_errors
+    def wrapper(
+        prefix: Any, disk_path: str, template_spec: Any, template_store: Any,
+        template_repo: Any,
+    ) -> Any:
+        from . import lago_init
+
+        return lago_init.stand_on_template(
+            handle_template, prefix, disk_path, template_spec,
+            template_store, template_repo,
+        )
+
+    return wrapper
+
+
+def resolve_once(resolve_parent: Function) -> Function:
+    """Leave alone what stands on its parents already."""
+    @functools.wraps(resolve_parent)
+    def wrapper(prefix: Any, disk_path: str, *args: Any, **kwargs: Any) -> Any:
+        from . import lago_init
+
+        if lago_init.has_parent(prefix, disk_path):
+            return None
+        return resolve_parent(prefix, disk_path, *args, **kwargs)
+
+    return wrapper
+
+
+def with_repositories(get_env_spec: Function) -> Function:
+    """Let an exported init file name the repositories of its templates."""
+    @functools.wraps(get_env_spec)
+    def wrapper(env: Any, *args: Any, **kwargs: Any) -> Any:
+        spec = get_env_spec(env, *args, **kwargs)
+        entries = env.prefix.metadata.get(initfile.REPOSITORIES)
+        if entries:
+            spec[initfile.REPOSITORIES] = entries
+        return spec
+
+    return wrapper
+
+
+def leave_no_half_prefix(virt_conf_from_stream: Function) -> Function:
+    """Remove the prefix that a failed init leaves: the next one trips on it.
+
+    Lago does so itself from some point on, but not when it cannot read the
+    init file.
+    """
+    @functools.wraps(virt_conf_from_stream)
+    def wrapper(prefix: Any, conf_fd: Any, *args: Any, **kwargs: Any) -> Any:
+        # The faults of the file and its relative paths need its place.
+        setattr(prefix, INIT_FILE, getattr(conf_fd, 'name', None))
+        try:
+            return virt_conf_from_stream(prefix, conf_fd, *args, **kwargs)
+        except yaml.YAMLError as error:
+            _remove_prefix(prefix)
+            raise lago.utils.LagoUserException(
+                f'The init file is neither JSON nor YAML: {error}'
+            ) from error
+        except BaseException:
+            _remove_prefix(prefix)
+            raise
+
+    return wrapper
+
+
+def _remove_prefix(prefix: Any) -> None:
+    shutil.rmtree(prefix.paths.prefix_path(), ignore_errors=True)

@@ -1,0 +1,214 @@
+"""What `lago init` does with templates, on Lago's own objects.
+
+`lago_plugin` puts these functions in the place of Lago's; it is imported by
+every `lago` command, this module only when templates are wanted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from typing import (
+    Any,
+    Collection,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Tuple,
+)
+
+import lago.log_utils
+from lago.config import config
+
+from . import environment, lago_hooks, lago_plugin, qemu_img, repository
+from .core.initfile import REPOSITORIES
+from .core.model import BaseName
+from .repositories import ByName, ByPath, Repository, is_remote
+from .template_store import TemplateStore
+
+LOGGER = logging.getLogger(__name__)
+
+#: Set on a prefix: what was read of its init file.
+ENVIRONMENT = '_layered_environment'
+
+#: The key of a disk in the saved spec: the image that it stands on.
+IMAGE = 'template-image'
+
+
+def read_environment(
+    conf: object, given: repository.TemplateRepository, path: Optional[str]
+) -> environment.Environment:
+    """Read the loaded init file of an environment.
+
+    Args:
+        given: what Lago was given as its repository.
+        path: of the init file, None where there is none.
+
+    Raises:
+        IndexFaults, LocalLayerError: it cannot be used.
+    """
+    options = lago_plugin.Options
+    section = config.get_section('init', {})
+    repos_directory = lago_plugin.find_repos_directory()
+    name = options.template_repo_name
+    if name and name != section.get('template_repo_name'):
+        # A configured path would hide the name that somebody gave.
+        by_name = ByName(name, repos_directory)
+        if given.repositories != (by_name, ):
+            given = given.searched_in((by_name, *given.repositories))
+    return environment.read_environment(
+        conf, given, _default_repository(section, repos_directory),
+        repos_directory, path,
+    )
+
+
+def _default_repository(
+    section: Mapping[str, Any], repos_directory: str
+) -> Optional[Repository]:
+    """Return what Lago is configured to use, None for nothing."""
+    path, name = (
+        section.get(key) for key in ('template_repo_path',
+                                     'template_repo_name')
+    )
+    if path:
+        return ByPath(path)
+    return ByName(name, repos_directory) if name else None
+
+
+def provide(
+    prefix: Any, conf: Any, template_repo: Any, template_store: Any
+) -> Any:
+    """Bring all templates into the store before Lago makes any disk.
+
+    Returns:
+        the repository to go on with.
+    """
+    if not isinstance(template_store, TemplateStore):
+        return template_repo
+    found = read_environment(
+        conf, template_repo, getattr(prefix, lago_hooks.INIT_FILE, None)
+    )
+    if found.disks or found.parents or found.packed:
+        qemu_img.require()
+        with lago.log_utils.LogTask('Fetch templates', logger=LOGGER):
+            found.provide(template_store)
+    setattr(prefix, ENVIRONMENT, found)
+    _name_locations(conf, found.locations)
+    _recall_metadata(conf, found.layers)
+    prefix.metadata[REPOSITORIES] = saved_repositories(found)
+    return found.repository
+
+
+def _name_locations(conf: Any, locations: Mapping[str, str]) -> None:
+    """Let disks name their repositories as they will be saved."""
+    for disk in _disks(conf):
+        if disk.get(REPOSITORIES) in locations:
+            disk[REPOSITORIES] = locations[disk[REPOSITORIES]]
+
+
+def _disks(conf: Any) -> Iterator[Dict[str, Any]]:
+    for domain in conf['domains'].values():
+        prototype = domain.get('based-on') or {}
+        yield from domain.get('disks') or prototype.get('disks') or []
+
+
+def _recall_metadata(conf: Any, layers: Collection[str]) -> None:
+    """Let disks on exported files know what the export wrote beside them.
+
+    Lago leaves it out of the exported init file.
+    """
+    for disk in _disks(conf):
+        path = os.path.abspath(os.path.expandvars(str(disk.get('path', ''))))
+        if path in layers and 'metadata' not in disk:
+            with contextlib.suppress(OSError, ValueError):
+                with open(f'{path}.metadata') as stream:
+                    disk['metadata'] = json.load(stream)
+
+
+def saved_repositories(
+    found: environment.Environment
+) -> List[Dict[str, str]]:
+    """Return entries of an init file that starts the environment elsewhere.
+
+    The configured default is named if something was found there: elsewhere
+    it may be another one.
+    """
+    sources = found.repository.sources()
+    named = set(found.locations.values())
+    entries = []
+    for each in found.repository.repositories:
+        if each.location not in named and not sources.was_read(each):
+            continue
+        if isinstance(each, ByName):
+            entries.append({'name': each.name})
+        elif each.location in named:
+            entries.append({'path': each.location})
+        else:
+            entries.append({'path': _portable(each.location)})
+    return entries
+
+
+def _portable(location: str) -> str:
+    """Return a location that means the same in another directory."""
+    from .providers.http_errors import hide_password
+
+    if is_remote(location):
+        # Passwords belong to the user and not into a file.
+        return hide_password(location)
+    return location if '://' in location else os.path.abspath(location)
+
+
+def stand_on_template(
+    handle_template: Any,
+    prefix: Any,
+    disk_path: str,
+    template_spec: Dict[str, Any],
+    template_store: Any,
+    template_repo: Any,
+) -> Tuple[List[str], Any, str]:
+    """Let Lago make the command for a disk; tell it repository and format.
+
+    qemu-img refuses to guess the base's format since 6.1, and a guess by the
+    first bytes of a raw image is in the hands of whoever wrote into that
+    guest.
+    """
+    if not isinstance(template_store, TemplateStore):
+        result: Tuple[List[str], Any, str] = handle_template(
+            prefix, disk_path, template_spec, template_store, template_repo
+        )
+        return result
+    found: Optional[environment.Environment] = getattr(
+        prefix, ENVIRONMENT, None
+    )
+    if found:
+        wanted = found.wanted_by(template_spec)
+        template_repo = template_repo.only(wanted.repository)
+    command, metadata, base = handle_template(
+        prefix, disk_path, template_spec, template_store, template_repo
+    )
+    image = template_repo.get_by_name(
+        template_spec['template_name']
+    ).get_version(template_spec.get('template_version')).image
+    template_spec[IMAGE] = str(BaseName(
+        image.ref.template, image.ref.version, image.ref.repository
+    ))
+    at = command.index('-b')
+    form = template_store.get_format(base)
+    return [*command[:at], '-F', form, *command[at:]], metadata, base
+
+
+def has_parent(prefix: Any, disk_path: str) -> bool:
+    """Tell whether `provide` has seen to what a file stands on.
+
+    Lago itself would look for the parent of the file alone, and would keep
+    a link that leads nowhere.
+    """
+    found: Optional[environment.Environment] = getattr(
+        prefix, ENVIRONMENT, None
+    )
+    path = os.path.abspath(os.path.expandvars(disk_path))
+    return found is not None and path in found.layers

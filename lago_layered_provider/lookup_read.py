@@ -1,0 +1,87 @@
+"""Read a little of a file of a source, never more than was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from .core.errors import IndexFaults, TransferError
+from .transfer.ports import Provider, Stream
+
+READ_BYTES = 2**16
+
+
+@dataclass(frozen=True)
+class Part:
+    """Bytes of a file from `start` on; `total` and `validator` as `Stream`."""
+
+    start: int
+    data: bytes
+    total: Optional[int]
+    validator: Optional[str]
+
+
+def read_range(
+    provider: Provider,
+    path: str,
+    start: int,
+    end: int,
+    validator: Optional[str] = None,
+) -> Part:
+    """Read a range of a file; the end of the file may come before.
+
+    Returns:
+        what was asked for; nothing, from 0, where the source does not
+        continue at `start`.
+
+    Raises:
+        TransferError: it cannot be read.
+    """
+    stream = provider.open(path, start=start, end=end, validator=validator)
+    try:
+        data = b''
+        if stream.start == start:
+            data = _read(stream, end - start)
+        return Part(stream.start, data, stream.total, stream.validator)
+    finally:
+        # An answer with more than the range is not read to its end.
+        stream.close()
+
+
+def read_small(provider: Provider, path: str, limit: int) -> Optional[bytes]:
+    """Read a whole small file, None where it is not there.
+
+    Raises:
+        IndexFaults: it has more than `limit` bytes.
+        TransferError: it cannot be read.
+    """
+    try:
+        stream = provider.open(path)
+    except TransferError as error:
+        if is_missing(error):
+            return None
+        raise
+    try:
+        data = _read(stream, limit + 1)
+    finally:
+        stream.close()
+    if len(data) > limit:
+        raise IndexFaults(
+            provider.locate(path), [f'is more than {limit} bytes']
+        )
+    return data
+
+
+def is_missing(error: TransferError) -> bool:
+    """Tell whether a file is not there, as opposed to all other failures."""
+    return error.status in (404, 410)
+
+
+def _read(stream: Stream, size: int) -> bytes:
+    data = b''
+    while len(data) < size:
+        chunk = stream.read(min(READ_BYTES, size - len(data)))
+        if not chunk:
+            break
+        data += chunk
+    return data

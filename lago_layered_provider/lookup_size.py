@@ -1,0 +1,114 @@
+"""Tell the size of an image from the compressed file, without fetching it.
+
+=====  ===================================================================
+plain  the size of the file
+xz     exact: the index at the end of the file (`core.xz_index`)
+zst    exact where a seek table stands at the end (`core.zstd`); the size in
+       the header of a frame is that of one frame, and others may follow
+gz     never: its last bytes count modulo 2^32, and only the last member
+=====  ===================================================================
+
+A file that came whole with the first bytes is decoded, whatever its kind.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Dict, Optional, Union
+
+from .core import xz, xz_index, zstd
+from .core.model import Unknown
+from .core.xz_index import Needed
+from .lookup_header import Head
+from .lookup_read import read_range
+from .transfer.decode import CorruptStream, make_decoder
+from .transfer.ports import Provider
+
+#: First bytes asked for of the end of a file: the index of 100 GiB.
+TAIL_BYTES = 2**16
+
+#: A small file that grows beyond this is not decoded to be measured.
+MAX_DECODED_BYTES = 64 << 20
+
+#: Reads the last bytes of a file, given how many and of what size it is.
+Parse = Callable[[bytes, int], Union[int, Needed, None]]
+
+
+def _parse_xz(tail: bytes, total: int) -> Union[int, Needed, None]:
+    try:
+        found = xz_index.parse_index_tail(tail, total)
+    except xz.BadXz:
+        return None
+    return (
+        found.uncompressed_size if isinstance(found, xz_index.XzIndex)
+        else found
+    )
+
+
+_PARSERS: Dict[Union[str, None, Unknown], Parse] = {
+    'xz': _parse_xz, 'zst': zstd.parse_seek_table,
+}
+
+
+class NoRange(Exception):
+    """The source sends files from their beginning only: no fault."""
+
+
+def has_tail(compression: Union[str, None, Unknown]) -> bool:
+    """Tell whether the end of such a file may say how large it gets."""
+    return compression in _PARSERS
+
+
+def size_by_tail(
+    provider: Provider,
+    path: str,
+    compression: Union[str, None, Unknown],
+    total: int,
+) -> Optional[int]:
+    """Return the uncompressed size, None where the end does not tell it.
+
+    Args:
+        total: bytes of the compressed file.
+
+    Raises:
+        NoRange: the source only sends from the start.
+        TransferError: it cannot be read.
+    """
+    needed = min(total, TAIL_BYTES)
+    while True:
+        part = read_range(provider, path, total - needed, total)
+        if part.start != total - needed:
+            raise NoRange
+        # A file that was replaced meanwhile tells nothing of this one.
+        if len(part.data) < needed:
+            return None
+        found = _PARSERS[compression](part.data, total)
+        if not isinstance(found, Needed):
+            return found
+        needed = found.bytes_needed
+
+
+def size_of_whole(
+    compression: Union[str, None, Unknown], head: Head
+) -> Optional[int]:
+    """Return the uncompressed size of a file that is here as a whole."""
+    assert not isinstance(compression, Unknown)
+    size = 0
+    try:
+        decoder = make_decoder(compression)
+        for piece in decoder.feed(head.file):
+            size += len(piece)
+            if size > MAX_DECODED_BYTES:
+                return None
+        for piece in decoder.flush():
+            size += len(piece)
+        decoder.finish()
+    except CorruptStream:
+        return None
+    return size
+
+
+def raise_bound(bound: Optional[int], head: Head) -> Optional[int]:
+    """Return an upper bound, not below what a .zst file surely makes."""
+    if bound is None:
+        return None
+    return max(bound, zstd.parse_content_size(head.file) or 0)
