@@ -72,11 +72,16 @@ class Environment:
         lacking = self._lacking(store)
         wanted = self.wanted(store)
         names = target.provide(wanted, self.repository) if wanted else ()
+        targets: Dict[str, str] = {}
         for parent in self.parents:
             name = _find_copy(parent, store)
             if name is None:
                 name = names[len(self.disks) + lacking.index(parent)]
-            _link(parent, name, store)
+            other = targets.setdefault(parent.link, name)
+            if other != name:
+                raise _ambiguous(parent, other, name)
+        for link, name in targets.items():
+            _link(link, name, store)
         for path in self.packed:
             local_layers.unpack(path)
 
@@ -98,15 +103,29 @@ class Environment:
         )
 
 
-def _link(parent: Parent, name: str, store: Store) -> None:
+def _ambiguous(
+    parent: Parent, one: str, other: str
+) -> errors.LocalLayerError:
+    return errors.LocalLayerError(
+        f'{parent.file} and another disk beside it both stand on '
+        f'{os.path.basename(parent.link)}, which is {one} for the one and '
+        f'{other} for the other.',
+        hint=(
+            'Put them into different directories, and their new places into '
+            'the init file.'
+        ),
+    )
+
+
+def _link(link: str, name: str, store: Store) -> None:
     """Put links to a template and to all that it stands on beside a file."""
-    link = parent.link
+    directory = os.path.dirname(link)
     layer: Optional[str] = name
     while layer is not None:
         local_layers.make_link(link, store.path(layer))
         stored = store.find(layer)
         layer = stored.backing if stored else None
-        link = os.path.join(os.path.dirname(parent.link), layer or '')
+        link = os.path.join(directory, layer or '')
 
 
 def _find_copy(parent: Parent, store: Store) -> Optional[str]:
@@ -153,7 +172,7 @@ def read_environment(
     return Environment(
         repository=given.searched_in(order),
         disks=tuple(_locate_disk(disk, locations) for disk in found.disks),
-        parents=tuple(parent for parent in parents if parent),
+        parents=tuple(dict.fromkeys(filter(None, parents))),
         layers=tuple(files),
         packed=tuple(filter(local_layers.is_packed, files)),
         locations=locations,

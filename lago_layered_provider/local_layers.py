@@ -57,8 +57,8 @@ def find_parent(path: str, repository: Optional[str]) -> Optional[Parent]:
     """
     linked: Optional[Parent] = None
     seen = set()
-    while path not in seen:
-        seen.add(path)
+    while os.path.realpath(path) not in seen:
+        seen.add(os.path.realpath(path))
         header = _read_header(path)
         if header is None or header.backing_file is None:
             return None

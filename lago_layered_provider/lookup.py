@@ -139,12 +139,8 @@ class Lookups:
             return one, answer
         raise TransferError(
             self.provider.locate(image.handle),
-            f'there is no such image; tried {", ".join(tried)}',
-            status=404,
-            hint=(
-                'The index names a file that its server lacks; tell the '
-                'admin.'
-            ),
+            f'there is no such image; tried {", ".join(tried)}', status=404,
+            hint='The index names a file that is not there; tell the admin.',
         )
 
     def _add_sidecars(self, image: Image) -> Image:

@@ -7,7 +7,8 @@ index is here: so nothing is read that nobody needs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, replace
 from typing import (
     Iterable,
     Iterator,
@@ -156,9 +157,11 @@ class Catalog:
             named = self._base_by_name(
                 image, BaseName(template, version or None), base
             )
-            if Wanted(template, digest=base.digest).is_met_by(named):
+            if not Wanted(template, digest=base.digest).is_met_by(named):
+                raise
+            if base.digest in named.digests:
                 return named
-            raise
+            return replace(named, digests=(*named.digests, base.digest))
 
     def _base_by_entry(
         self, image: Image, base: Union[BaseFile, BaseDigest]
@@ -199,6 +202,10 @@ class Catalog:
                 )
             elif base.version in each.versions(base.template):
                 return self._get(each, base.template, base.version)
+        if base.version is None and given is None and not itself:
+            with contextlib.suppress(errors.BaseNotFound):
+                # lago-images names the file, which need not be the template.
+                return self._base_by_entry(image, BaseFile(base.template))
         if itself:
             raise errors.ChainCycle([image.ref.short, image.ref.short])
         raise missing.base_error(image, given or base, self.indexes)

@@ -37,7 +37,8 @@ class HttpStream:
     """The bytes of an answer; see `ports.Stream`.
 
     Args:
-        stop: offset in the file at which the stream must end, if known.
+        stop: offset in the file at which the stream ends, if known; where
+            `total` is not, the file may be shorter.
     """
 
     def __init__(
@@ -77,7 +78,8 @@ class HttpStream:
         except (AttributeError, ValueError) as error:
             # From a file object that was closed meanwhile.
             self._fail('the connection was closed', error)
-        if self._aborted or size and not data and self._stop is not None:
+        cut = self._stop is not None and self.total is not None
+        if self._aborted or size and not data and cut:
             self._fail('the connection ended', None)
         self._position += len(data)
         if not data or self._position == self._stop:

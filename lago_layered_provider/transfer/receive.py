@@ -144,8 +144,6 @@ class Receiver:
 
     def _take(self, decode: Callable[[], Iterator[bytes]]) -> None:
         limit = self._image.size
-        if limit is None:
-            limit = self._image.max_size
         try:
             for data in decode():
                 self._hash(data)
@@ -176,13 +174,10 @@ class Receiver:
             )
 
     def _wrong_size(self, found: str) -> errors.SizeMismatch:
-        expected = f'{self._image.size} bytes'
-        if self._image.size is None:
-            expected = f'at most {self._image.max_size} bytes'
         return errors.SizeMismatch(
             str(self._image.ref),
             what=f'size of the uncompressed image from {self._location}',
-            expected=expected, found=found,
+            expected=f'{self._image.size} bytes', found=found,
             hint='It was not kept; tell the admin of the repository.',
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Dict, Iterator
 
@@ -10,6 +11,7 @@ import pytest
 from tests.lab import (
     DiskImage, ImageSpec, Nginx, Publisher, make_forest, require,
 )
+from tests.lab.commands import SYSTEM_PATH
 
 
 @pytest.fixture(scope='session')
@@ -41,3 +43,18 @@ def server(tmp_path: Path) -> Iterator[Nginx]:
     """Serve the directory ``www`` of the test, which a Publisher fills."""
     with Nginx(tmp_path / 'www') as running:
         yield running
+
+
+@pytest.fixture(scope='session')
+def plain_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a PATH with all that is installed, but for virt-sparsify.
+
+    It takes a quarter of a minute here, and is one test's subject.
+    """
+    tools = tmp_path_factory.mktemp('tools')
+    for directory in f'{os.environ["PATH"]}:{SYSTEM_PATH}'.split(':'):
+        for tool in Path(directory).glob('*'):
+            link = tools / tool.name
+            if tool.name != 'virt-sparsify' and not os.path.lexists(link):
+                link.symlink_to(tool)
+    return str(tools)

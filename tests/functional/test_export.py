@@ -22,7 +22,6 @@ from tests.lab import (
     flatten, guest_digest, init_well, make_forest, require,
 )
 from tests.lab import run as run_tool
-from tests.lab.commands import SYSTEM_PATH
 from tests.lab.guestfs import guestfs_environment
 from tests.lab.images import MIB, write_at
 from tests.lab.world import message_of
@@ -30,21 +29,6 @@ from tests.lab.world import message_of
 KIB = 1024
 SPARSIFY = 'virt-sparsify'
 CHAINS = {'vm0': 'base', 'vm1': 'nfs', 'vm2': 'iscsi'}
-
-
-@pytest.fixture(scope='session')
-def plain_path(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return a PATH with all that is installed, but for virt-sparsify.
-
-    It takes a quarter of a minute here, and is one test's subject.
-    """
-    tools = tmp_path_factory.mktemp('tools')
-    for directory in f'{os.environ["PATH"]}:{SYSTEM_PATH}'.split(':'):
-        for tool in Path(directory).glob('*'):
-            link = tools / tool.name
-            if tool.name != SPARSIFY and not os.path.lexists(link):
-                link.symlink_to(tool)
-    return str(tools)
 
 
 class Box(LagoSandbox):

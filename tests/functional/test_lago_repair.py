@@ -70,6 +70,10 @@ BEHAVIOURS = {
         libvirt_utils.get_libvirt_connection('a')
         is not libvirt_utils.get_libvirt_connection('a')
     ''',
+    'configuration_sections': '''
+        config.get_section('init').update(leaked=1) is None
+        and 'leaked' not in config.get_section('init')
+    ''',
     'bridge_lease': '''
         leases_after_release_of_nets('nat', 'bridge') == []
     ''',
@@ -103,6 +107,7 @@ from types import SimpleNamespace
 from lago import brctl, service, ssh, subnet_lease, sysprep, utils, virt
 from lago.plugins import output, vm as vm_plugin
 from lago.providers.libvirt import cpu, network, vm
+from lago.config import config
 from lago.providers.libvirt import utils as libvirt_utils
 import jinja2
 

@@ -7,6 +7,10 @@ and a user at a shell know. Standard library and command line tools only.
     commands.py      run a tool; ``require`` one (skip on a laptop, fail in CI)
     images.py        chains and forests of qcow2 images; the guest's bytes
     tiny_linux.py    a bootable image, a marker per layer, a boot in qemu
+    guest.py         the same with network, ssh and a guest agent
+    libvirt.py       daemons of its own in namespaces, and a lago inside
+    tcg_provider.py  Lago's VM provider for machines without KVM
+    guestfs.py       libguestfs without KVM and without a kernel package
     fat_disk.py      its partition
     kernel.py        its kernel and initramfs
     publish.py       a repository directory: compress, sidecars, index

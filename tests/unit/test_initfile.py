@@ -11,6 +11,7 @@ from lago_layered_provider.core.errors import IndexFaults
 from lago_layered_provider.core.initfile import (
     LayerDisk,
     RepositoryEntry,
+    Way,
     read_initfile,
 )
 from lago_layered_provider.core.wanted import Wanted
@@ -200,7 +201,7 @@ def test_faulty_repositories(value: Any, words: List[str]) -> None:
 
 
 def test_faults_say_their_line() -> None:
-    lines = {('template-repo', 1, 'pth'): 7}
+    lines: Dict[Way, int] = {('template-repo', 1, 'pth'): 7}
     with pytest.raises(IndexFaults, match='line 7: template-repo, entry 2'):
         read_initfile(
             {'domains': {}, 'template-repo': [URL, {'pth': 'x'}]},
@@ -246,7 +247,7 @@ def test_what_a_disk_wants(one: Dict[str, Any], wanted: Wanted) -> None:
     (disk('el7:v1', template_version='v2'), ['v1', 'v2']),
     (disk('a/el7', **{'template-repo': 'b'}), ['repository a', 'says b']),
     (disk(**{'template-repo': 'http://y.example/'}), [URL, 'b.json']),
-    (disk(**{'template-repo': ['office']}), ["['office']"]),
+    ({**disk(), 'template-repo': ['office']}, ["['office']"]),
     (disk('a/b/el7'), ["'a/b'"]),
     (disk('el7:v1:v2'), ["'v1:v2'"]),
     (disk(''), ["''"]),

@@ -411,7 +411,8 @@ def read_as_needed(
     places: List[Place], indexes: Dict[str, Index], *wanted: str
 ) -> Tuple[List[str], List[str]]:
     """Return the chains, and the names of what was read, in order."""
-    catalog, read = Catalog(places), []
+    catalog = Catalog(places)
+    read: List[str] = []
     while True:
         resolution = resolve(catalog, [ask(each) for each in wanted])
         if resolution.needed is None:
