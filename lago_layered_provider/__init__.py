@@ -5,16 +5,23 @@ The way of one ``lago init``::
     LagoInitFile + indexes -> chains -> plan -> transfer -> store -> disks
 
 ==================  ======================================================
-`lago_plugin`       hooks into Lago; `lago_repair` mends what Lago lacks
-`repository`        Lago's TemplateRepository and TemplateStore, on ours
+`lago_plugin`       puts our parts in the place of Lago's; what these do
+                    there is in `lago_init` and `lago_export`
+`lago_repair`       mends what Lago lacks on today's Python and qemu
+`environment`       an init file: its repositories, what its disks stand on
+`repository`        Lago's TemplateRepository, on ours
+`template_store`    Lago's TemplateStore, on ours
 `provision`         the use case: from wanted templates to a filled store
 `sources`           asks repositories for indexes and what they leave open
+`repositories`      where repositories are, the order of search, one read
+`lookup`            small requests for what an index leaves open
 `core`              decides; pure: index, chains, plan, qcow2 header
 `providers`         read a source: http, file, and what others install
 `transfer`          carries out a plan, layers in parallel
 `store`             Lago's directory of images: locks, staging, commit
 `report`            the plan and the progress, as people see them
 `cli`               the verb ``lago template-repo``
+`sdk`               drop-in for ``lago.sdk``
 ==================  ======================================================
 """
 

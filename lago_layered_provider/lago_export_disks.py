@@ -14,6 +14,7 @@ The environment's disks and the store are only read.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 from typing import Any, Callable, Dict, Iterator, List, Optional
@@ -146,14 +147,21 @@ class DiskExport(lago.export.DiskExportManager):
         self._describe_base(ref, exporting.strongest(digests))
 
     def _stated_base(self) -> object:
-        """Return what `lago init` wrote down, if it was about this disk.
+        """Return what is written down of the template that was meant.
 
-        A disk on a local file still has what was said of the environment
-        that the file came from.
+        By `lago init` in the disk's spec. A disk on an exported file still
+        has there what was said of the environment that the file came from;
+        for this one it stands beside the file.
         """
-        if self.disk.get('template_type', 'lago') != 'lago':
+        if self.disk.get('template_type', 'lago') == 'lago':
+            return self.disk.get(TEMPLATE_IMAGE)
+        assert self.shape.base is not None
+        above = self.chain[self.chain.index(self.shape.base) - 1]
+        try:
+            with open(f'{above.path}.metadata', encoding='utf-8') as stream:
+                return json.load(stream).get('base')
+        except (OSError, ValueError, AttributeError):
             return None
-        return self.disk.get(TEMPLATE_IMAGE)
 
     def _describe_base(
         self, ref: Optional[ImageRef], digest: Optional[Any]

@@ -112,6 +112,8 @@ def _clear(parent: Any, name: str = 'default', *_: Any, **__: Any) -> None:
     lock = ImageLock(marker, what='removing what is left of it')
     try:
         lock.acquire(timeout=0)
+    except FileNotFoundError:
+        return  # it was removed meanwhile
     except lockfile.AlreadyLocked:
         raise utils.LagoException(
             f'{path} is being made by {lock.holder()}.\n'

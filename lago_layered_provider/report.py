@@ -87,7 +87,8 @@ def _layer_columns(layer: Layer) -> Text:
     word, style = STATES[layer.state]
     sizes = '-', '-'
     if layer.state is not State.PRESENT:
-        sizes = size_text(layer.fetch), size_text(layer.keep)
+        most = '' if layer.exact or layer.keep is None else '≤'
+        sizes = size_text(layer.fetch), most + size_text(layer.keep)
     return Text.assemble(_columns(*sizes, ''), (word, style))
 
 
@@ -100,16 +101,23 @@ def _summary(plan: Plan) -> str:
         f'{states.count(state)} {word}'
         for state, (word, _) in STATES.items() if state in states
     )
-    at_least = '' if plan.exact else 'at least '
+    fetch, keep = (_certainty(plan, what) for what in ('fetch', 'keep'))
     left = size_text(plan.room_left)
     if plan.room_left < 0:
         left = f'none, {size_text(-plan.room_left)} short'
     return (
         f'\n{count}: {found}\n'
-        f'  to fetch   {at_least}{size_text(plan.to_fetch)}\n'
-        f'  to keep    {at_least}{size_text(plan.to_keep)}\n'
+        f'  to fetch   {fetch}{size_text(plan.to_fetch)}\n'
+        f'  to keep    {keep}{size_text(plan.to_keep)}\n'
         f'  room left  {left}\n'
     )
+
+
+def _certainty(plan: Plan, what: str) -> str:
+    """Say how far a sum can be trusted, where not all sizes are known."""
+    if any(getattr(layer, what) is None for layer in plan.missing):
+        return 'at least '
+    return '' if plan.exact or what == 'fetch' else 'at most '
 
 
 def print_templates(

@@ -21,7 +21,7 @@ from typing import (
 )
 
 from . import errors, missing
-from .entry import strip_suffix
+from .entry import names_file
 from .index import Index
 from .model import (
     Base,
@@ -177,7 +177,7 @@ class Catalog:
     ) -> List[Image]:
         images, faults = [], []
         for template, version, entry in found.entries():
-            if _fits(entry, base):
+            if names_file(entry, base):
                 try:
                     images.append(self._get(found, template, version))
                 except errors.IndexFaults as error:
@@ -286,16 +286,4 @@ def _not_newer(image: Image, base: Base, found: Sequence[Image]) -> Image:
         + ', '.join(sorted(one.ref.short for one in found))
         + ', all of them newer than the image itself.',
         hint='The index should name the version: "base": "NAME:VERSION".',
-    )
-
-
-def _fits(
-    entry: Mapping[str, object], base: Union[BaseFile, BaseDigest]
-) -> bool:
-    if isinstance(base, BaseDigest):
-        digest = entry.get(base.digest.algorithm)
-        return str(digest).strip().lower() == base.digest.value
-    handle = entry.get('handle')
-    return isinstance(handle, str) and (
-        strip_suffix(handle.rsplit('/', 1)[-1]) == base.name
     )

@@ -192,3 +192,16 @@ def source_faults(sources: Mapping[str, Any], name: object) -> Iterator[str]:
         yield f'source {model.show(name)} has no "type"'
     elif not isinstance(spec.get('args', {}), dict):
         yield f'source {model.show(name)}: "args" is not an object'
+
+
+def names_file(
+    entry: Mapping[str, object], base: Union[model.BaseFile, model.BaseDigest]
+) -> bool:
+    """Tell whether a base given by file or digest is that entry's image."""
+    if isinstance(base, model.BaseDigest):
+        digest = entry.get(base.digest.algorithm)
+        return str(digest).strip().lower() == base.digest.value
+    handle = entry.get('handle')
+    return isinstance(handle, str) and (
+        strip_suffix(handle.rsplit('/', 1)[-1]) == base.name
+    )

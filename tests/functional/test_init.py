@@ -170,6 +170,37 @@ def test_index_costs_one_request_and_each_image_its_bytes(
     assert max_in_flight(images) > 1
 
 
+def test_chain_of_five_among_fifty_costs_one_request(
+    tmp_path: Path, server: Nginx
+) -> None:
+    specs = {'l0': ImageSpec(1)}
+    for number in range(1, 5):
+        specs[f'l{number}'] = ImageSpec(1, f'l{number - 1}')
+    images = make_forest(tmp_path / 'images', specs)
+    repo = Publisher(server.root, base_url=f'{server.url}/', compression='gz')
+    repo.add_forest(images)
+
+    def add_others(index: Dict[str, Any]) -> None:
+        entry = index['templates']['l0']['versions']['v1']
+        for number in range(45):
+            # Less is known of them than of those that are wanted.
+            other = {key: entry[key] for key in (
+                'source', 'handle', 'timestamp',
+            )}
+            index['templates'][f'other{number}'] = {'versions': {'v1': other}}
+
+    repo.edit(add_others)
+    repo.write()
+    box = box_on(server, tmp_path / 'box', {'vm0': 'l4'})
+    init_well(box)
+    assert len(box.stored()) == 5
+    asked = [(one.method, one.path) for one in server.requests()]
+    assert asked[0] == ('GET', '/repo.metadata')
+    assert sorted(asked[1:]) == sorted(
+        ('GET', one.url_path) for one in repo.images.values()
+    )
+
+
 def test_log_is_short_and_has_no_carriage_returns(started: Started) -> None:
     log = started.log
     assert '\r' not in log

@@ -144,6 +144,36 @@ def test_export_of_an_export_of_an_export(
         assert said['distro'] == 'el7'
 
 
+def test_names_of_the_environment_are_kept(
+    forest: Forest, tmp_path: Path, plain_path: str
+) -> None:
+    """The store has the same bytes under another repository's name."""
+    index = {}
+    for name, template in (('one', 'first'), ('two', 'second')):
+        repo = Publisher(tmp_path / name, name, source='file')
+        repo.add(forest['base'].path, template)
+        index[name] = str(repo.write())
+    box = Box(tmp_path / 'box', {'vm0': 'first'}, repo=index['one'],
+              env={'PATH': plain_path})
+    init_well(box)
+    before = Box(tmp_path / 'two-box', {'vm0': 'second'}, repo=index['two'],
+                 env={'PATH': plain_path}, store=box.store)
+    init_well(before)
+    assert box.stored() == ['one:first:v1']
+    for number in range(2):
+        before.use()
+        exported = before.export(tmp_path / f'out{number}')
+        said = json.loads((exported / 'vm0_root.qcow2.metadata').read_text())
+        assert said['base'] == 'two/second:v1'
+        # The first time on the same machine, where the links lead to `one`.
+        after = Box(tmp_path / f'far{number}', {}, env=box.extra_env,
+                    store=None if number else box.store)
+        after.init_exported(exported)
+        assert after.guests() == before.guests()
+        before = after
+    assert after.stored() == ['two:second:v1']
+
+
 def test_stale_links_are_replaced(
     box: Box, forest: Forest, tmp_path: Path
 ) -> None:
