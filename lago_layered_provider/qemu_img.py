@@ -110,8 +110,11 @@ def _rebase(
 def _run(
     arguments: List[str],
     passed: Collection[int] = (0,),
-    timeout: float = TIMEOUT_SECONDS,
+    timeout: Optional[float] = None,
 ) -> str:
     return processes.run(
-        [TOOL, *arguments], timeout=timeout, hint=INSTALL_HINT, passed=passed
+        [TOOL, *arguments],
+        timeout=TIMEOUT_SECONDS if timeout is None else timeout,
+        hint=INSTALL_HINT,
+        passed=passed,
     )

@@ -71,8 +71,7 @@ BEHAVIOURS = {
         is not libvirt_utils.get_libvirt_connection('a')
     ''',
     'configuration_sections': '''
-        config.get_section('init').update(leaked=1) is None
-        and 'leaked' not in config.get_section('init')
+        config.get_section('init') is not config.get_section('init')
     ''',
     'bridge_lease': '''
         leases_after_release_of_nets('nat', 'bridge') == []
