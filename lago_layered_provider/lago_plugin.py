@@ -123,12 +123,12 @@ def _or_only_plan(do_run: Function) -> Function:
     def wrapper(args: Any) -> Any:
         if not args.plan:
             return do_run(args)
-        from . import cli_commands
+        from . import cli
 
         Options.template_repos = args.template_repos
         Options.template_repo_name = args.template_repo_name
         Options.offline = args.offline
-        return as_lago_errors(cli_commands.run_init_plan)(args)
+        return as_lago_errors(cli.run_init_plan)(args)
 
     return wrapper
 

@@ -110,6 +110,10 @@ class Sources:
         """Return the image that is wanted; see `Catalog.find`."""
         return self.ask(lambda catalog: catalog.find(wanted))
 
+    def read_all(self) -> Tuple[Index, ...]:
+        """Return the indexes of all repositories."""
+        return self.ask(Catalog.read_all)
+
     def first(self) -> Index:
         """Return the index of the repository that is searched first."""
         return self.ask(Catalog.first)

@@ -100,6 +100,10 @@ class Catalog:
             each for each in self.indexes if each.location == image.location
         )
 
+    def read_all(self) -> Tuple[Index, ...]:
+        """Return all indexes."""
+        return tuple(self._search(None, 'A list of all templates'))
+
     def first(self) -> Index:
         """Return the index that is searched first."""
         return next(self._search(None, 'The first repository'))

@@ -1,0 +1,47 @@
+"""What a command is given."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+from ..environment import Environment
+from ..repository import TemplateRepository
+from ..settings import Settings
+from ..store import Store
+
+#: Exit status: something is wrong, and the command has said what.
+FAILED_STATUS = 2
+
+#: Exit status of `plan` when the templates would not fit into the store.
+NO_ROOM_STATUS = 3
+
+
+@dataclass(frozen=True)
+class Context:
+    """The arguments of a command, and what they mean here.
+
+    Attributes:
+        repository: those of `lago init`, or of `--repo` or `--init-file`.
+        read_environment: reads an init file by its path.
+        workdir: Lago's working directory of the current directory, if any.
+        format_data: what prints data for programs; None: print for people.
+        warn: told what people should know.
+    """
+
+    args: argparse.Namespace
+    repository: TemplateRepository
+    store: Store
+    settings: Settings
+    read_environment: Callable[[str], Environment]
+    repos_directory: str
+    format_data: Optional[Callable[[Any], str]]
+    warn: Callable[[str], None]
+
+    def show(self, data: Any, print_for_people: Callable[[], None]) -> None:
+        """Print the answer, for programs where `--out-format` says so."""
+        if self.format_data is None:
+            print_for_people()
+        else:
+            print(self.format_data(data))

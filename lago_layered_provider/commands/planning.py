@@ -1,0 +1,109 @@
+"""`plan` and `pull`, and what others share of them: what is meant."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import List, Optional, Tuple
+
+from .. import provision, report
+from ..core import errors, plan
+from ..core.model import show
+from ..core.wanted import Wanted, parse_wanted
+from ..repository import TemplateRepository
+from .context import NO_ROOM_STATUS, Context
+
+LOGGER = logging.getLogger(__name__)
+
+
+def run_plan(context: Context) -> int:
+    """Print what would be fetched."""
+    repository, wanted = find_wanted(context, context.args.wanted)
+    return _print_plan(context, repository, wanted)
+
+
+def run_pull(context: Context) -> int:
+    """Fetch templates into the store."""
+    if context.args.all:
+        if context.args.wanted:
+            raise errors.SettingsError(
+                'Name templates, or say --all; not both.'
+            )
+        repository, wanted = context.repository, _all_wanted(context)
+    else:
+        repository, wanted = find_wanted(context, context.args.wanted)
+    sources = repository.sources(context.store)
+    done = provision.provision(wanted, context.store, sources, sys.stderr)
+    context.show(plan.plan_document(done), lambda: None)
+    return 0
+
+
+def _all_wanted(context: Context) -> List[Wanted]:
+    """Return the newest version of every template of all repositories."""
+    return [
+        Wanted(template, None, index.location)
+        for index in context.repository.sources(context.store).read_all()
+        for template in index.templates()
+        if any(index.newest_first(template))
+    ]
+
+
+def run_init_plan(context: Context) -> int:
+    """Print what a `lago init` with these options would fetch."""
+    path = context.args.virt_config or os.path.abspath('LagoInitFile')
+    found = context.read_environment(path)
+    return _print_plan(context, found.repository, found.wanted(context.store))
+
+
+def find_wanted(
+    context: Context, words: List[str]
+) -> Tuple[TemplateRepository, List[Wanted]]:
+    """Return the templates that are meant, and where they come from.
+
+    Args:
+        words: an init file, or templates, or nothing: the init file here.
+
+    Raises:
+        TemplateNotFound: a word is no name of a template.
+        IndexFaults: the init file is faulty.
+    """
+    path = _find_initfile(words)
+    if path is None:
+        return context.repository, [_parse(word) for word in words]
+    found = context.read_environment(path)
+    return found.repository, found.wanted(context.store)
+
+
+def _find_initfile(words: List[str]) -> Optional[str]:
+    """Return the init file that is meant, None where templates are named."""
+    if not words:
+        return 'LagoInitFile'
+    path = words[0]
+    named = path.startswith(('/', './', '../')) or os.path.isfile(path)
+    return path if len(words) == 1 and named else None
+
+
+def _parse(word: str) -> Wanted:
+    try:
+        return parse_wanted(word)
+    except ValueError as error:
+        raise errors.TemplateNotFound(f'{show(word)}: {error}') from None
+
+
+def _print_plan(
+    context: Context, repository: TemplateRepository, wanted: List[Wanted]
+) -> int:
+    sources = repository.sources(context.store, keep=False)
+    found = provision.plan_for(wanted, context.store, sources)
+    context.show(
+        plan.plan_document(found),
+        lambda: report.print_plan(found, report.make_console(sys.stdout)),
+    )
+    try:
+        found.check_room()
+    except errors.NotEnoughSpace as error:
+        LOGGER.error('%s', error)
+        return NO_ROOM_STATUS
+    provision.check_offline(found, sources)
+    return 0
