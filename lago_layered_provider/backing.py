@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-from typing import List, Optional, Tuple
+from typing import Iterator, List, Optional, Tuple
 
 from .core import qcow2
-from .core.errors import ExportError, StoreError
+from .core.errors import ExportError, LocalLayerError, StoreError
 from .core.exporting import Link
 from .core.model import FORMATS
 from .store.layout import Layout, check_store_name
@@ -34,18 +34,30 @@ def read_chain(path: str, fmt: str) -> List[Link]:
         ExportError: a file is missing or cannot be read, or leads to
             something that is no file.
     """
-    chain = [Link(os.path.abspath(path), fmt)]
+    try:
+        return list(follow_chain(path, fmt))
+    except LocalLayerError as error:
+        raise ExportError(f'Cannot export {error.message}') from error
+
+
+def follow_chain(path: str, fmt: str) -> Iterator[Link]:
+    """Yield the files of a disk's chain, as far as it can be followed.
+
+    Raises:
+        LocalLayerError: after what could be followed; see `read_chain`.
+    """
+    link = Link(os.path.abspath(path), fmt)
     seen = set()
     while True:
-        link = chain[-1]
         real = os.path.realpath(link.path)
         if real in seen:
             raise _broken(path, f'{link.path} stands on itself')
         seen.add(real)
+        yield link
         below = _read_backing(path, link)
         if below is None:
-            return chain
-        chain.append(_make_link(path, link, *below))
+            return
+        link = _make_link(path, link, *below)
 
 
 def _make_link(
@@ -124,5 +136,5 @@ def _guess_format(disk: str, path: str) -> str:
         raise _broken(disk, str(error)) from error
 
 
-def _broken(disk: str, reason: str) -> ExportError:
-    return ExportError(f'Cannot export {disk}: {reason}')
+def _broken(disk: str, reason: str) -> LocalLayerError:
+    return LocalLayerError(f'{disk}: {reason}')

@@ -7,7 +7,7 @@ files; nothing is fetched or changed before `Environment.provide`.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from . import local_layers, provision
@@ -20,7 +20,7 @@ from .core.initfile import (
     read_initfile,
     read_wanted,
 )
-from .core.wanted import Wanted
+from .core.wanted import Pins, Wanted
 from .local_layers import Parent
 from .repositories import Repository, find_entries, search_order
 from .repository import TemplateRepository
@@ -45,6 +45,8 @@ class Environment:
         layers: files of its own that disks stand on.
         packed: those of them that have to be decompressed.
         locations: what the file calls a repository -> where that is.
+        pins: the chains that its lock has of its templates; empty where it
+            is not held to a lock.
     """
 
     repository: TemplateRepository
@@ -53,14 +55,25 @@ class Environment:
     layers: Tuple[str, ...]
     packed: Tuple[str, ...]
     locations: Mapping[str, str]
+    pins: Mapping[Wanted, Pins] = field(default_factory=dict)
 
     def wanted(self, store: Store) -> List[Wanted]:
         """Return the templates of all disks, and what its own files lack."""
         lacking = self._lacking(store)
         return [
-            *(disk.wanted for disk in self.disks),
-            *(parent.wanted for parent in lacking),
+            *(self._pinned(disk.wanted) for disk in self.disks),
+            *(self._pinned(parent.wanted) for parent in lacking),
         ]
+
+    def all_wanted(self) -> List[Wanted]:
+        """Return the templates of all disks and files, each one once."""
+        return list(dict.fromkeys([
+            *(disk.wanted for disk in self.disks),
+            *(parent.wanted for parent in self.parents),
+        ]))
+
+    def _pinned(self, wanted: Wanted) -> Wanted:
+        return replace(wanted, pins=self.pins.get(wanted, ()))
 
     def provide(self, target: TemplateStore) -> None:
         """Bring all that the disks stand on to where qemu finds it.
@@ -74,7 +87,7 @@ class Environment:
         names = target.provide(wanted, self.repository) if wanted else ()
         targets: Dict[str, str] = {}
         for parent in self.parents:
-            name = _find_copy(parent, store)
+            name = None if self.pins else _find_copy(parent, store)
             if name is None:
                 name = names[len(self.disks) + lacking.index(parent)]
             other = targets.setdefault(parent.link, name)
@@ -93,14 +106,15 @@ class Environment:
         """
         return [
             parent for parent in self.parents
-            if _find_copy(parent, store) is None
+            # The base alone does not tell the chain that a lock has.
+            if self.pins or _find_copy(parent, store) is None
         ]
 
     def wanted_by(self, disk: Mapping[str, Any]) -> Wanted:
         """Return the template that a disk of the file names."""
-        return _located(
+        return self._pinned(_located(
             read_wanted(disk, disk.get(REPOSITORIES)), self.locations
-        )
+        ))
 
 
 def _ambiguous(
@@ -154,7 +168,7 @@ def read_environment(
         LocalLayerError: a file of a disk cannot be used.
     """
     document = path or 'LagoInitFile'
-    found = read_initfile(data, document, _Lines(path).find)
+    found = read_initfile(data, document, Lines(path).find)
     entries = find_entries(
         found.repositories, os.path.dirname(os.path.abspath(document)),
         repos_directory, document,
@@ -203,7 +217,7 @@ def _located(wanted: Wanted, locations: Mapping[str, str]) -> Wanted:
     return replace(wanted, repository=locations.get(name, name))
 
 
-class _Lines:
+class Lines:
     """Finds the lines of an init file's values; JSON is YAML."""
 
     def __init__(self, path: Optional[str]) -> None:

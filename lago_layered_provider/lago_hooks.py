@@ -20,6 +20,9 @@ from .lago_messages import as_lago_errors
 #: Set on a prefix: the path of its init file.
 INIT_FILE = '_layered_init_file'
 
+#: The key of a prefix's metadata: the store that knows of it, and as what.
+NOTED = 'layered'
+
 Function = Callable[..., Any]
 
 
@@ -47,10 +50,9 @@ def provide_templates(prepare: Function) -> Function:
     ) -> Any:
         from . import lago_init
 
-        template_repo = lago_init.provide(
-            prefix, conf, template_repo, template_store
+        return lago_init.prepare_images(
+            prepare, prefix, conf, template_repo, template_store
         )
-        return prepare(prefix, conf, template_repo, template_store)
 
     return wrapper
 
@@ -95,6 +97,21 @@ def with_repositories(get_env_spec: Function) -> Function:
         if entries:
             spec[initfile.REPOSITORIES] = entries
         return spec
+
+    return wrapper
+
+
+def notice_move(from_prefix: Function) -> Function:
+    """Tell the store where an environment is that was moved."""
+    @functools.wraps(from_prefix)
+    def wrapper(prefix: Any, *args: Any, **kwargs: Any) -> Any:
+        noted = prefix.metadata.get(NOTED) or {}
+        path = prefix.paths.prefix_path()
+        if noted and noted.get('prefix') != path:
+            from . import lago_init
+
+            lago_init.note_move(prefix, noted['store'])
+        return from_prefix(prefix, *args, **kwargs)
 
     return wrapper
 

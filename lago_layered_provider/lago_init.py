@@ -12,6 +12,7 @@ import logging
 import os
 from typing import (
     Any,
+    Callable,
     Collection,
     Dict,
     Iterator,
@@ -24,10 +25,15 @@ from typing import (
 import lago.log_utils
 from lago.config import config
 
-from . import environment, lago_hooks, lago_plugin, qemu_img, repository
+from . import (
+    environment, lago_hooks, lago_messages, lago_plugin, prefixes, qemu_img,
+    repository,
+)
+from .core import errors
 from .core.initfile import REPOSITORIES
 from .core.model import BaseName
 from .repositories import ByName, ByPath, Repository, is_remote
+from .store import Usage
 from .template_store import TemplateStore
 
 LOGGER = logging.getLogger(__name__)
@@ -79,16 +85,63 @@ def _default_repository(
     return ByName(name, repos_directory) if name else None
 
 
-def provide(
-    prefix: Any, conf: Any, template_repo: Any, template_store: Any
+def prepare_images(
+    prepare: Callable[..., Any],
+    prefix: Any,
+    conf: Any,
+    template_repo: Any,
+    template_store: Any,
 ) -> Any:
-    """Bring all templates into the store before Lago makes any disk.
+    """Bring all templates into the store, then let Lago make the disks.
 
-    Returns:
-        the repository to go on with.
+    Until the store knows who uses its images, no prune may take them.
+
+    Args:
+        prepare: Lago's own method.
     """
     if not isinstance(template_store, TemplateStore):
-        return template_repo
+        return prepare(prefix, conf, template_repo, template_store)
+    root = template_store.store.root
+    with Usage(root).using(
+        lago_plugin.read_lago_settings().lock_timeout,
+        lambda holder: lago_messages.warn(f'{root}: waiting for {holder}'),
+    ):
+        template_repo = provide(prefix, conf, template_repo, template_store)
+        conf = prepare(prefix, conf, template_repo, template_store)
+        _note_usage(prefix, root, prefixes.disk_names(conf['domains']))
+    return conf
+
+
+def note_move(prefix: Any, root: str) -> None:
+    """Tell the store where a prefix is now; Lago's command goes on anyway."""
+    _note_usage(prefix, root, {})
+    prefix._save_metadata()
+
+
+def _note_usage(prefix: Any, root: str, names: prefixes.DiskNames) -> None:
+    """Tell the store which of its images the disks of a prefix stand on."""
+    path = prefix.paths.prefix_path()
+    found = prefixes.read_note(path, root, names)
+    if not found.note.uses:
+        return
+    prefix.metadata[lago_hooks.NOTED] = {'store': root, 'prefix': path}
+    try:
+        Usage(root).note(found.note)
+    except errors.StoreError as error:
+        lago_messages.warn(
+            f'{error.message}; it will not know of this environment, and '
+            f'somebody may remove what it stands on.'
+        )
+
+
+def provide(
+    prefix: Any, conf: Any, template_repo: Any, template_store: TemplateStore
+) -> repository.TemplateRepository:
+    """Bring all templates into the store.
+
+    Returns:
+        the repositories to go on with.
+    """
     found = read_environment(
         conf, template_repo, getattr(prefix, lago_hooks.INIT_FILE, None)
     )

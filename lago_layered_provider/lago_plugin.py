@@ -154,6 +154,7 @@ def install() -> None:
     _wrap(prefix, '_handle_lago_template', lago_hooks.stand_on_template)
     _wrap(prefix, 'resolve_parent', lago_hooks.resolve_once)
     _wrap(prefix, 'virt_conf_from_stream', lago_hooks.leave_no_half_prefix)
+    _wrap(prefix, '_create_virt_env', lago_hooks.notice_move)
     _wrap(lago.virt.VirtEnv, 'get_env_spec', lago_hooks.with_repositories)
     do_init = lago.cmd.do_init
     if not hasattr(do_init, MARK):

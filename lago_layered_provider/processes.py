@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from typing import Collection, Sequence
+from typing import Collection, Mapping, Optional, Sequence
 
 from .core.errors import ToolError
 
@@ -15,6 +15,7 @@ def run(
     timeout: float,
     hint: str = '',
     passed: Collection[int] = (0,),
+    environment: Optional[Mapping[str, str]] = None,
 ) -> str:
     """Run a program to its end and return what it printed.
 
@@ -22,6 +23,7 @@ def run(
         timeout: seconds after which it is killed.
         hint: what to do when there is no such program.
         passed: the exit statuses of success.
+        environment: what it runs in; ours if none is given.
 
     Raises:
         ToolError: it is missing or failed; with what it said.
@@ -29,7 +31,10 @@ def run(
     try:
         done = subprocess.run(
             command,
-            env={**os.environ, 'LC_ALL': 'C'},
+            env={
+                **(os.environ if environment is None else environment),
+                'LC_ALL': 'C',
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -8,15 +8,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Dict, Iterable, List, Optional, Sequence, TextIO
 
+from . import pinned
 from .core import errors, planning, resolve
 from .core.model import Chain, Digest, Image, Partial, Stored
-from .core.names import store_names
+from .core.names import own_place, store_names
 from .core.plan import Plan
 from .core.planning import make_plan
 from .core.wanted import Wanted
 from .settings import Settings
 from .sources import Sources
-from .store import Store
+from .store import Store, Usage
 from .transfer.ports import Progress
 
 
@@ -40,6 +41,21 @@ def provision(
     Raises:
         LayeredError: what was fetched so far is kept.
     """
+    with Usage(store.root).using(
+        sources.settings.lock_timeout,
+        lambda holder: sources.warn(
+            f'{store.root}: waiting for {holder}'
+        ),
+    ):
+        return _provision(wanted, store, sources, stream)
+
+
+def _provision(
+    wanted: Sequence[Wanted],
+    store: Store,
+    sources: Sources,
+    stream: TextIO,
+) -> Plan:
     plan = plan_for(wanted, store, sources)
     try:
         _carry_out(plan, store, sources, stream)
@@ -98,6 +114,12 @@ def plan_for(
     for the bases of one more level of the chains, all of them in parallel; a
     complete index needs one round.
     """
+    pins = [each.pins for each in wanted]
+    if wanted and all(pins):
+        chains = pinned.resolve_pinned(pins, store, sources)
+        plan = _make_plan(chains, store, sources.settings)
+        pinned.check_plan(plan, pins, store)
+        return plan
     while True:
         resolution = resolve.resolve(sources.catalog, wanted)
         if resolution.needed:
@@ -120,7 +142,11 @@ def _look_up_bases(
 
 def _is_present(image: Image, store: Store) -> bool:
     """Whether an image and all that its header points to is in the store."""
-    return any(_is_whole(name, store) for name in store_names(image))
+    stored: Dict[str, Stored] = {}
+    for name in store_names(image):
+        _add_stored(name, store, stored)
+    here = own_place(image, stored)[1]
+    return here is not None and planning.is_whole(here, stored)
 
 
 def _is_whole(name: str, store: Store) -> bool:
@@ -204,7 +230,7 @@ def _carry_out(
     if plan.missing:
         progress = report.make_progress(sources.settings.progress, console)
         with progress:
-            _fetch(plan, store, sources, progress)
+            fetch_missing(plan, store, sources, progress)
 
 
 def check_offline(plan: Plan, sources: Sources) -> None:
@@ -223,9 +249,14 @@ def check_offline(plan: Plan, sources: Sources) -> None:
         )
 
 
-def _fetch(
+def fetch_missing(
     plan: Plan, store: Store, sources: Sources, progress: Progress
 ) -> None:
+    """Carry out a plan that fits.
+
+    Raises:
+        LayeredError: what was fetched so far is kept.
+    """
     from .transfer import engine, fetch
 
     settings = sources.settings

@@ -7,9 +7,8 @@ know the width, as in a CI log.
 
 from __future__ import annotations
 
-import datetime
 import time
-from typing import Any, Dict, Mapping, Optional, Sequence, TextIO
+from typing import Any, Dict, Optional, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -22,7 +21,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Column, Table
+from rich.table import Column
 from rich.text import Text
 from rich.tree import Tree
 
@@ -118,27 +117,6 @@ def _certainty(plan: Plan, what: str) -> str:
     if any(getattr(layer, what) is None for layer in plan.missing):
         return 'at least '
     return '' if plan.exact or what == 'fetch' else 'at most '
-
-
-def print_templates(
-    rows: Sequence[Mapping[str, Any]], console: Console
-) -> None:
-    """Print a table of images."""
-    table = Table(box=None, pad_edge=False)
-    for name in ('TEMPLATE', 'VERSION', 'DATE', 'BASE'):
-        table.add_column(name, overflow='fold')
-    for name in ('FETCH', 'KEEP'):
-        table.add_column(name, justify='right', no_wrap=True)
-    table.add_column('STATE', no_wrap=True)
-    for row in rows:
-        date = datetime.date.fromtimestamp(row['timestamp'])
-        table.add_row(
-            row['template'], row['version'], date.isoformat(),
-            row['base'] or '-', size_text(row['to_fetch']),
-            size_text(row['to_keep']),
-            'present' if row['present'] else 'missing',
-        )
-    console.print(table, soft_wrap=False)
 
 
 class NoProgress:

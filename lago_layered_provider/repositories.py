@@ -158,7 +158,7 @@ class ByName:
             TemplateNotFound: no index there has that name.
         """
         known = []
-        for path in _find_json(self.directory):
+        for path in find_json(self.directory):
             try:
                 found = ByPath(path).read(settings, warn)
             except (errors.TransferError, errors.IndexFaults):
@@ -173,7 +173,9 @@ class ByName:
         )
 
 
-def _find_json(directory: str) -> List[str]:
+def find_json(directory: str) -> List[str]:
+    """Return the files below a directory that may be indexes, as for Lago.
+    """
     return [
         os.path.join(parent, name)
         for parent, _, names in sorted(os.walk(directory))

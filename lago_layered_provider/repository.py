@@ -13,7 +13,8 @@ from typing import Any, Callable, Dict, Optional, Sequence
 
 from .core import errors
 from .core.model import Image, show
-from .core.wanted import Wanted, parse_wanted
+from .core.pinned import make_image
+from .core.wanted import Pins, Wanted, parse_wanted
 from .repositories import Repository, Warn
 from .settings import Settings
 from .sources import Sources
@@ -41,6 +42,7 @@ class TemplateRepository:
         self._warn = warn
         self._sources: Optional[Sources] = None
         self._only: Optional[str] = None
+        self._pins: Pins = ()
 
     def sources(
         self, store: Optional[Store] = None, keep: bool = True
@@ -68,15 +70,19 @@ class TemplateRepository:
             repositories, self._read_settings, self._warn
         )
 
-    def only(self, repository: Optional[str]) -> TemplateRepository:
+    def only(
+        self, repository: Optional[str], pins: Pins = ()
+    ) -> TemplateRepository:
         """Return a view where templates are of one repository.
 
         Args:
             repository: its name or its location; None for any.
+            pins: of a locked template; then no index is asked for it.
         """
         self.sources()  # which both share
         view = copy.copy(self)
         view._only = repository
+        view._pins = pins
         return view
 
     @property
@@ -101,7 +107,9 @@ class TemplateRepository:
             raise errors.TemplateNotFound(f'{show(name)}: {error}') from None
         if self._only is not None:
             wanted = replace(wanted, repository=self._only)
-        self.sources().find(wanted)
+        wanted = replace(wanted, pins=self._pins)
+        if not wanted.pins:
+            self.sources().find(wanted)
         return Template(wanted, self)
 
 
@@ -118,6 +126,9 @@ class Template:
     def get_version(self, ver_name: Optional[str] = None) -> TemplateVersion:
         """Return a version, the newest if no name is given."""
         wanted = self._wanted
+        if wanted.pins:
+            image = make_image(wanted.pins[-1])
+            return TemplateVersion(image, self._repository, wanted.pins)
         if ver_name is not None:
             wanted = replace(wanted, version=str(ver_name))
         image = self._repository.sources().find(wanted)
@@ -129,9 +140,12 @@ class Template:
 
 
 class TemplateVersion:
-    """One image of a template."""
+    """One image of a template; `pins` are its chain where it is locked."""
 
-    def __init__(self, image: Image, repository: TemplateRepository) -> None:
+    def __init__(
+        self, image: Image, repository: TemplateRepository, pins: Pins = ()
+    ) -> None:
+        self.pins = pins
         self.name = str(image.ref)
         self.image = image
         self.repository = repository

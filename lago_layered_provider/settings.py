@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from typing import Any, Callable, Dict, Mapping
 
 from .core.errors import SettingsError
+from .core.sizes import UNITS
 
 PROGRESS = ('auto', 'bar', 'line', 'none')
-UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 
 @dataclass(frozen=True)

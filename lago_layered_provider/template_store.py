@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Dict, Sequence, Tuple
+from typing import Any, Dict, Sequence, Tuple, Union
 
 from . import provision
 from .core.model import ImageRef
 from .core.names import store_names
-from .core.wanted import Wanted
+from .core.wanted import Pins, Wanted
 from .repository import TemplateRepository, TemplateVersion
 from .store import Store
 
@@ -19,7 +19,7 @@ class TemplateStore:
 
     def __init__(self, path: str) -> None:
         self.store = Store(path)
-        self._names: Dict[Tuple[str, ImageRef], str] = {}
+        self._names: Dict[Union[Tuple[str, ImageRef], Pins], str] = {}
 
     def provide(
         self, wanted: Sequence[Wanted], repository: TemplateRepository
@@ -32,7 +32,7 @@ class TemplateStore:
         sources = repository.sources(self.store)
         plan = provision.provision(wanted, self.store, sources, sys.stderr)
         for each, name in zip(wanted, plan.tops):
-            self._names[sources.find(each).key] = name
+            self._names[each.pins or sources.find(each).key] = name
         return plan.tops
 
     def __contains__(self, temp_ver: TemplateVersion) -> bool:
@@ -78,4 +78,6 @@ class TemplateStore:
         return stored.format
 
     def _name(self, temp_ver: TemplateVersion) -> str:
-        return self._names.get(temp_ver.image.key, temp_ver.name)
+        return self._names.get(
+            temp_ver.pins or temp_ver.image.key, temp_ver.name
+        )

@@ -17,13 +17,13 @@ __all__ = ['FAILED_STATUS', 'NO_ROOM_STATUS', 'Context', 'find_command']
 #: The module of each command; the function in it is called `run_COMMAND`.
 MODULES: Dict[str, str] = {
     'list': 'listing',
-    'show': 'listing',
+    'show': 'showing',
     'plan': 'planning',
     'pull': 'planning',
     'store': 'inventory',
     'why': 'inventory',
-    'hold': 'inventory',
-    'release': 'inventory',
+    'hold': 'holding',
+    'release': 'holding',
     'verify': 'verifying',
     'prune': 'pruning',
     'lock': 'pinning',

@@ -1,36 +1,74 @@
-"""`list`: the templates of the repositories."""
+"""`list`: the templates of the repositories.
+
+It asks for one document a repository, its index, and for nothing else.
+"""
 
 from __future__ import annotations
 
+import collections
 import sys
-from typing import Any, Dict, Iterator, List, Optional
+from typing import (
+    Any, Deque, Dict, Iterator, List, Mapping, Optional, Tuple,
+)
 
-from .. import report
+from .. import report, report_tables
 from ..core import errors
+from ..core.forest import Forest, Key, grow_forest, short_base
 from ..core.index import Index
-from ..core.model import UNKNOWN, Image, Stored
-from ..core.names import store_names
+from ..core.model import Image, Stored
+from ..core.names import own_place, store_names
+from ..core.sizes import size_text
+from ..report_tables import Node
 from ..store import Store
 from .context import Context
 
+Row = Dict[str, Any]
+
 
 def run_list(context: Context) -> int:
-    """Print the versions of all templates."""
-    pattern = context.args.pattern or ''
+    """Print the versions of all templates, as a table or as trees."""
     faults: List[str] = []
     sources = context.repository.sources(context.store, keep=False)
-    rows = [
-        _row(image, find_stored(context.store, image))
-        for index in sources.read_all()
-        for image in _images(index, pattern, faults)
+    indexes = sources.read_all()
+    names = repository_names(indexes)
+    images = [
+        image for index in indexes
+        for image in _images(index, context.args.pattern or '', faults)
     ]
-    context.show(
-        {'templates': rows},
-        lambda: report.print_templates(rows, report.make_console(sys.stdout)),
-    )
-    for fault in faults:
+    forest = None
+    if context.args.tree:
+        forest = grow_forest(images, sources.catalog.base_of)
+        images = forest.images
+    rows = {
+        image.key: _row(image, _present(context.store, image, faults), names)
+        for image in images
+    }
+    several = len(indexes) > 1
+    if forest is not None:
+        _show_trees(context, forest, rows, several=several)
+    else:
+        context.show({'templates': list(rows.values())}, lambda: (
+            report_tables.print_templates(
+                list(rows.values()), report.make_console(sys.stdout),
+                several=several,
+            )
+        ))
+    for fault in dict.fromkeys(faults):
         context.warn(fault)
     return 0
+
+
+def repository_names(indexes: Tuple[Index, ...]) -> Mapping[str, str]:
+    """Return what to call the repositories, by their locations.
+
+    It is their own name, or the location where two have the same.
+    """
+    names = [index.name for index in indexes]
+    return {
+        index.location:
+            index.name if names.count(index.name) == 1 else index.location
+        for index in indexes
+    }
 
 
 def _images(
@@ -46,21 +84,91 @@ def _images(
                 faults.append(error.message)
 
 
-def _row(image: Image, here: Optional[Stored]) -> Dict[str, Any]:
-    base = image.base
+def _row(image: Image, present: bool, names: Mapping[str, str]) -> Row:
     return {
-        'repository': image.ref.repository,
+        'repository': names[image.location],
         'template': image.ref.template,
         'version': image.ref.version,
         'timestamp': image.timestamp,
-        'base': '?' if base is UNKNOWN else base and str(base),
-        'to_fetch': image.compressed_size or image.size,
+        'base': None if image.base is None else short_base(image),
+        'to_fetch': (
+            image.size if image.compression is None else image.compressed_size
+        ),
         'to_keep': image.size,
-        'present': here is not None,
+        'present': present,
+        'index': image.location,
     }
 
 
 def find_stored(store: Store, image: Image) -> Optional[Stored]:
-    """Return an image of an index as it is in the store, None if not."""
-    found = [store.find(name) for name in store_names(image)]
-    return next((here for here in found if here), None)
+    """Return an image of an index as it is in the store, None if not.
+
+    Raises:
+        StoreError, UnsafeImage: what is there under its name is faulty.
+    """
+    found = {name: store.find(name) for name in store_names(image)}
+    return own_place(
+        image, {name: here for name, here in found.items() if here}
+    )[1]
+
+
+def _present(store: Store, image: Image, faults: List[str]) -> bool:
+    try:
+        return find_stored(store, image) is not None
+    except errors.LayeredError as error:
+        faults.append(error.message)
+        return False
+
+
+def _show_trees(
+    context: Context, forest: Forest, rows: Mapping[Key, Row], *,
+    several: bool,
+) -> None:
+    """Print the trees; as data they are rows that name their base."""
+    for title, group in forest.groups.items():
+        for image in group:
+            rows[image.key].update(stands_on=None, problem=title or None)
+    for below, group in forest.above.items():
+        base = f'{rows[below]["repository"]}/{below[1].short}'
+        for image in group:
+            rows[image.key].update(stands_on=base, problem=None)
+    context.show(
+        {'templates': list(rows.values())},
+        lambda: report_tables.print_trees(
+            _make_nodes(forest, rows, several=several),
+            report.make_console(sys.stdout),
+        ),
+    )
+
+
+def _make_nodes(
+    forest: Forest, rows: Mapping[Key, Row], *, several: bool
+) -> List[Node]:
+    """Return the roots; a group that has a title is one."""
+    roots: List[Node] = []
+    todo: Deque[Tuple[Image, List[Node]]] = collections.deque()
+    for title, group in forest.groups.items():
+        siblings = roots
+        if title:
+            roots.append(Node(title))
+            siblings = roots[-1].above
+        todo.extend((image, siblings) for image in group)
+    while todo:
+        image, siblings = todo.popleft()
+        row = rows[image.key]
+        node = Node(
+            label=_name(row, several=several),
+            fetch=size_text(row['to_fetch']), keep=size_text(row['to_keep']),
+            state=report_tables.state_text(row['present']),
+        )
+        siblings.append(node)
+        todo.extend(
+            (each, node.above) for each in forest.above.get(image.key, ())
+        )
+    return roots
+
+
+def _name(row: Row, *, several: bool) -> str:
+    """Return the name of an image as `show` and `pull` take it."""
+    name = f'{row["template"]}:{row["version"]}'
+    return f'{row["repository"]}/{name}' if several else name

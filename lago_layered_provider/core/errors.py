@@ -191,6 +191,23 @@ class UnsafeImage(LayeredError):
         )
 
 
+class NotAsLocked(LayeredError):
+    """An environment cannot be what its lock says; `differences` say why."""
+
+    def __init__(
+        self, where: str, differences: Sequence[str], *, hint: str
+    ) -> None:
+        self.differences = tuple(differences)
+        lines = ''.join(f'\n  - {each}' for each in self.differences)
+        super().__init__(
+            f'{where}; nothing was fetched:{lines}', hint=hint
+        )
+
+
+class RepositoryError(LayeredError):
+    """A repository cannot be added, removed or updated."""
+
+
 class StoreError(LayeredError):
     """The store cannot do what it was asked."""
 

@@ -70,8 +70,8 @@ def base_error(
             version for each in indexes
             for version in each.versions(base.template)
         ]
-        near = _nearest(base.version or '', versions) if versions else (
-            _nearest(base.template, [
+        near = nearest(base.version or '', versions) if versions else (
+            nearest(base.template, [
                 name for each in indexes for name in each.templates()
             ])
         )
@@ -88,7 +88,8 @@ def _places(indexes: Sequence[Index]) -> str:
     ) or 'any repository'
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return a sentence with the names that are like a misspelt one."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f' Nearest: {", ".join(near)}.' if near else ''
 
@@ -97,6 +98,6 @@ def _not_found(
     what: str, indexes: Sequence[Index], name: str, known: Sequence[str]
 ) -> errors.TemplateNotFound:
     return errors.TemplateNotFound(
-        f'{what} is not in {_places(indexes)}.{_nearest(name, known)}',
+        f'{what} is not in {_places(indexes)}.{nearest(name, known)}',
         hint='See what there is with: lago template-repo list',
     )

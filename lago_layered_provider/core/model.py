@@ -246,6 +246,8 @@ class Stored:
     `name` is its file name, `size` the length of the file and `disk` what it
     takes of the disk, both in bytes. `digests` are those of the file as it
     was published, `backing` is the store name its header points to.
+    `time` is when it came, `published` when it was published, in seconds
+    since 1970. What is not `recorded` was put there by a plain Lago.
     """
 
     name: str
@@ -255,6 +257,9 @@ class Stored:
     virtual_size: int
     digests: Tuple[Digest, ...] = ()
     backing: Optional[str] = None
+    time: float = 0.0
+    published: float = 0.0
+    recorded: bool = True
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ class Record:
             changed.
         backing: the store name of its base, None for a bottom image.
         url: where it came from.
-        time: seconds since 1970.
+        time: when it was verified, in seconds since 1970.
+        published: when it was published, as its index says.
     """
 
     format: str
@@ -29,6 +30,7 @@ class Record:
     backing: Optional[str] = None
     url: str = ''
     time: float = 0.0
+    published: float = 0.0
 
     def __post_init__(self) -> None:
         if self.format not in model.FORMATS:
@@ -58,6 +60,7 @@ class Record:
             'backing': self.backing,
             'url': self.url,
             'time': self.time,
+            'published': self.published,
         }
 
 
@@ -77,6 +80,7 @@ def parse_record(value: object) -> Optional[Record]:
             backing=value['backing'],
             url=str(value.get('url', '')),
             time=float(value.get('time', 0)),
+            published=float(value.get('published', 0)),
         )
     except (KeyError, ValueError, TypeError, AttributeError):
         return None

@@ -14,13 +14,19 @@ an image that was published again under the same name::
         partial/NAME            the staged file
         partial/NAME.json       how far it is, whether it is verified
         partial/NAME.N.spool    bytes received since the checkpoint at N
+        partial/NAME+repair     a copy that replaces a damaged NAME; with .head
         indexes/DIGEST.json     an index kept, by the digest of its URL
         reservations/ID.json    what a running transfer needs, flocked by it
+        usage/UUID.json         which images an environment stands on
+        holds/NAME.json         that an image shall stay, and why
+        use.lock                shared by who uses images, alone by a prune
 
 Who locks what: ``NAME.lock`` guards all files of NAME; who writes any of them
 holds it. Nobody holds two. A reservation is locked by the transfer that made
-it, for as long as it runs. Reading needs no lock, nor does a kept index:
-every small file is replaced in one step.
+it, for as long as it runs. ``use.lock`` is taken before any of them: shared
+from before a transfer until the environment has noted what it stands on, so
+that a prune, which takes it alone, sees either nothing of it or all. Reading
+needs no lock, nor does a kept index: every small file is replaced in one step.
 
 Visible means complete: an image gets its name when it is verified, its base
 is visible, and its bytes are on the disk. A kill at any moment leaves either
@@ -30,9 +36,16 @@ nothing to see or all of it.
 from __future__ import annotations
 
 from ..core.record import Record
+from .auditing import Auditor
 from .directory import Store
 from .indexes import KeptIndex
+from .inventory import Inventory, Unfinished
 from .progress import Resume
+from .replacing import Replacing
 from .staging import Stage
+from .usage import Usage
 
-__all__ = ['KeptIndex', 'Record', 'Resume', 'Stage', 'Store']
+__all__ = [
+    'Auditor', 'Inventory', 'KeptIndex', 'Record', 'Replacing', 'Resume',
+    'Stage', 'Store', 'Unfinished', 'Usage',
+]

@@ -46,15 +46,21 @@ def commit_staged(
     *,
     base: Optional[model.Stored],
     metadata: Mapping[str, Any],
+    staged: Optional[str] = None,
 ) -> None:
     """Make a verified image visible; the caller holds its lock.
+
+    Args:
+        staged: the name it is staged under, if that is another one: it then
+            replaces what is visible.
 
     Raises:
         StoreError: it is not verified, or a base is given for a bottom image
             or none for a layer.
         OSError: the disk failed; nothing is visible, all can be repeated.
     """
-    record = read_verified(paths, name)
+    staged = staged or name
+    record = read_verified(paths, staged)
     if (base is None) != (record.backing is None):
         raise errors.StoreError(
             f'{name} was verified on {record.backing or "no base"}, not on '
@@ -62,7 +68,25 @@ def commit_staged(
         )
     if base is not None:
         record = record.on(base.name)
-        _set_backing(paths, name, base)
+        _set_backing(paths, staged, base)
+    if staged != name:
+        _replace_head(paths, name, staged)
+    write_beside(paths, name, record, metadata)
+    _seal(paths.staged(staged))
+    os.rename(paths.staged(staged), paths.image(name))
+    files.sync_directory(paths.root)
+    progress.remove_staged(paths, staged)
+    if staged != name:
+        files.remove_file(paths.head(staged))
+
+
+def write_beside(
+    paths: layout.Layout,
+    name: str,
+    record: Record,
+    metadata: Mapping[str, Any],
+) -> None:
+    """Write what is kept beside an image; the caller holds its lock."""
     files.write_json(paths.metadata(name), dict(metadata), sync=True)
     if record.sha1 is None:
         # One that a plain Lago left would speak of another file.
@@ -71,10 +95,18 @@ def commit_staged(
         files.write_file(paths.hash(name), record.sha1.encode(), sync=True)
     files.write_json(paths.record(name), record.to_json(), sync=True)
     files.sync_directory(paths.images)
-    _seal(paths.staged(name))
-    os.rename(paths.staged(name), paths.image(name))
-    files.sync_directory(paths.root)
-    progress.remove_staged(paths, name)
+
+
+def _replace_head(paths: layout.Layout, name: str, staged: str) -> None:
+    """Copy the published first cluster of a copy to the image's own place.
+
+    The staged one stays: a commit that was killed is done once more.
+    """
+    head = files.read_file(paths.head(staged))
+    if head is None:
+        files.remove_file(paths.head(name))
+    else:
+        files.write_file(paths.head(name), head, sync=True)
 
 
 def published_chunks(

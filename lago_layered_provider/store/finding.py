@@ -50,10 +50,11 @@ def find_image(paths: layout.Layout, name: str) -> Optional[model.Stored]:
             hint='Remove it, so that the image can be fetched.',
         )
     record = _matching_record(paths, name, found.st_size)
+    recorded = record is not None
     if record is None:
         if locks.is_held(paths.lock(name)):
             return None
-        record = _read_foreign(paths, name, found.st_size)
+        record = read_foreign(paths, name, found.st_size)
     return model.Stored(
         name=name,
         format=record.format,
@@ -62,6 +63,9 @@ def find_image(paths: layout.Layout, name: str) -> Optional[model.Stored]:
         virtual_size=record.virtual_size,
         digests=record.digests,
         backing=record.backing,
+        time=record.time or found.st_mtime,
+        published=record.published,
+        recorded=recorded,
     )
 
 
@@ -74,7 +78,7 @@ def find_same(
     """
     wanted = set(digests)
     found = []
-    for name in _list_names(paths) if wanted else ():
+    for name in list_names(paths) if wanted else ():
         record = parse_record(files.read_object(paths.record(name)))
         known = record.digests if record else _read_hash(paths, name)
         if wanted.intersection(known):
@@ -82,7 +86,7 @@ def find_same(
     return found
 
 
-def _list_names(paths: layout.Layout) -> List[str]:
+def list_names(paths: layout.Layout) -> List[str]:
     """Return what lies in the store under a name that an image can have."""
     try:
         present = os.listdir(paths.root)
@@ -107,7 +111,7 @@ def _matching_record(
     return record if record and record.size == size else None
 
 
-def _read_foreign(
+def read_foreign(
     paths: layout.Layout, name: str, size: int
 ) -> Record:
     """Make a record of an image that somebody else put into the store."""

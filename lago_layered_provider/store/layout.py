@@ -73,13 +73,17 @@ class Layout:
         self.partial = os.path.join(state, 'partial')
         self.indexes = os.path.join(state, 'indexes')
         self.reservations = os.path.join(state, 'reservations')
+        self.usage = os.path.join(state, 'usage')
+        self.holds = os.path.join(state, 'holds')
+        self.use_lock = os.path.join(state, 'use.lock')
 
     @property
     def directories(self) -> List[str]:
         """All directories of the store, a parent before its children."""
         return [
             self.root, os.path.dirname(self.images), self.images,
-            self.partial, self.indexes, self.reservations,
+            self.partial, self.indexes, self.reservations, self.usage,
+            self.holds,
         ]
 
     def image(self, name: str) -> str:
@@ -125,6 +129,10 @@ class Layout:
         """
         pattern = re.escape(name) + r'\.[0-9]+\.spool'
         return re.fullmatch(pattern, file_name) is not None
+
+    def hold(self, name: str) -> str:
+        """The hold of an image."""
+        return os.path.join(self.holds, f'{check_store_name(name)}.json')
 
     def index(self, url: str) -> str:
         """The kept index of a URL."""

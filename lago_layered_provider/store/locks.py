@@ -38,10 +38,11 @@ def ignore_holder(holder: str) -> None:
 
 
 class ImageLock(lockfile.LockBase):
-    """An exclusive lock; an object may be acquired again after a release.
+    """A lock; an object may be acquired again after a release.
 
     Args:
         path: the file to lock; it is created and stays.
+        shared: others may have it at the same time, if theirs are shared.
         what: what the holder does, for those who wait.
         cancelled: ends the waiting.
         waiting: is told who holds the lock, when it has to be waited for and
@@ -55,8 +56,10 @@ class ImageLock(lockfile.LockBase):
         what: str = '',
         cancelled: Optional[threading.Event] = None,
         waiting: Callable[[str], None] = ignore_holder,
+        shared: bool = False,
     ) -> None:
         super().__init__(path, threaded=True)
+        self._shared = shared
         # LockBase would append `.lock` and invent a second file.
         self.lock_file = self.unique_name = path
         self._what = what
@@ -111,7 +114,8 @@ class ImageLock(lockfile.LockBase):
             raise lockfile.NotLocked(f'{self.path} is not locked')
         fd, self._fd = self._fd, None
         try:
-            os.ftruncate(fd, 0)
+            if not self._shared:
+                os.ftruncate(fd, 0)
         except OSError:
             pass
         finally:
@@ -161,9 +165,11 @@ class ImageLock(lockfile.LockBase):
                 self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, LOCK_MODE
             )
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                kind = fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX
+                fcntl.flock(fd, kind | fcntl.LOCK_NB)
                 if _is_path(fd, self.path):
-                    self._sign(fd)
+                    if not self._shared:
+                        self._sign(fd)
                     self._fd = fd
                     return True
             except BlockingIOError:

@@ -208,6 +208,7 @@ class Fetcher:
             digests=_merge(layer.image.digests, digests),
             url=self._providers[layer.name].locate(layer.image.file),
             time=time.time(),
+            published=layer.image.timestamp,
         ))
 
     def _virtual_size(self, base: Layer) -> Optional[int]:

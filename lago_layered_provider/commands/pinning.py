@@ -1,0 +1,146 @@
+"""`lock` and `outdated`: the lock of an environment, written and compared."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
+
+from .. import initlock, report
+from ..core import errors, pins
+from ..core.pins import Lock, Wish
+from ..core.wanted import Pins, Wanted
+from ..environment import Environment
+from .context import Context
+
+Row = Dict[str, Any]
+
+CURRENT = 'current'
+
+#: What a row says of a template, and the column of the table.
+COLUMNS = {
+    'wanted': 'TEMPLATE', 'locked': 'LOCKED', 'newest': 'NEWEST',
+    'state': 'STATE',
+}
+
+
+def run_lock(context: Context) -> int:
+    """Write the lock of an init file; what it has already stays."""
+    path = context.args.init_file_to_lock
+    found = context.read_environment(path)
+    old = initlock.read_lock(path)
+    before: Lock = old or {}
+    wishes = initlock.find_wishes(found)
+    after = {
+        wish: before[wish] for wish in wishes
+        if wish in before and not context.args.update
+    }
+    after.update(_find_all(context, found, {
+        wish: wanted for wish, wanted in wishes.items() if wish not in after
+    }))
+    if after != old:
+        initlock.write_lock(path, after)
+    rows = _changes(before, after)
+    written = initlock.lock_path(path)
+    context.show(
+        {'lock': written, 'templates': rows},
+        lambda: _print_changes(written, rows),
+    )
+    return 0
+
+
+def _find_all(
+    context: Context, found: Environment, wishes: Mapping[Wish, Wanted]
+) -> Lock:
+    """Return what is to be locked now.
+
+    Raises:
+        LayeredError: a template is not there or has no digest; all of them.
+    """
+    sources = found.repository.sources(context.store, keep=False)
+    chains: Dict[Wish, Pins] = {}
+    failures: List[errors.LayeredError] = []
+    for wish, wanted in wishes.items():
+        try:
+            chains[wish] = initlock.find_newest(
+                found, wanted, context.store, sources
+            )
+        except (errors.ResolveError, errors.IndexFaults) as error:
+            failures.append(error)
+    errors.raise_all(failures)
+    return chains
+
+
+def _changes(before: Lock, after: Lock) -> List[Row]:
+    rows = []
+    for wish in sorted({*before, *after}):
+        old, new = before.get(wish), after.get(wish)
+        if old is None:
+            change = 'added'
+        elif new is None:
+            change = 'dropped'
+        else:
+            change = pins.find_change(old, new) or 'kept'
+        rows.append({
+            **_row(wish), 'change': change,
+            'before': old and str(old[-1]), 'locked': new and str(new[-1]),
+        })
+    return rows
+
+
+def _row(wish: Wish) -> Row:
+    return {'wanted': wish.template, 'digest': wish.digest or None}
+
+
+def _print_changes(path: str, rows: Sequence[Row]) -> None:
+    console = report.make_console(sys.stdout)
+    changed = [row for row in rows if row['change'] != 'kept']
+    for row in changed:
+        name = pins.describe_wish(Wish(row['wanted'], row['digest'] or ''))
+        what = row['locked'] or 'no disk wants it any more'
+        if row['before'] and row['locked'] != row['before'] and row['locked']:
+            what = f'{row["before"]} -> {row["locked"]}'
+        console.print(f'{name}: {row["change"]}: {what}')
+    locked = len([row for row in rows if row['locked']])
+    console.print(
+        f'{path}: {locked} template{"s" * (locked != 1)} locked, '
+        f'{len(changed) or "none"} changed'
+    )
+
+
+def run_outdated(context: Context) -> int:
+    """Print which locked templates are another image by now."""
+    path = context.args.init_file_to_lock
+    found = context.read_environment(path)
+    lock = initlock.read_lock(path)
+    if lock is None:
+        raise errors.IndexFaults(
+            initlock.lock_path(path), ['there is no such file'],
+            hint=initlock.MAKE_HINT,
+        )
+    wishes = initlock.find_wishes(found)
+    rows = []
+    for wish in sorted({*lock, *wishes}):
+        locked = lock.get(wish)
+        newest, state, outdated = _compare(
+            context, found, wishes.get(wish), locked
+        )
+        rows.append({
+            **_row(wish), 'locked': locked and str(locked[-1]),
+            'newest': newest or None, 'state': state, 'outdated': outdated,
+        })
+    context.show({'templates': rows}, lambda: _print_outdated(rows))
+    return 0
+
+
+def _compare(
+    context: Context,
+    found: Environment,
+    wanted: Any,
+    locked: Any,
+) -> Tuple[str, str, bool]:
+    """Return the newest image, what is to say, and whether to lock anew."""
+    return '', '', False
+
+
+def _print_outdated(rows: Sequence[Row]) -> None:
+    pass

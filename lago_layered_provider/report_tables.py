@@ -1,0 +1,153 @@
+"""Tables and trees of images, as people see them.
+
+On a terminal long names are folded. In a pipe every row stays on one line,
+however long, with two blanks between the columns: for grep and awk.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, field
+from typing import Any, List, Mapping, Optional, Sequence, Tuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from .core.sizes import size_text
+
+#: Wider than any row, so that nothing is folded.
+PIPE_COLUMNS = 10**5
+
+#: A tree may be that wide before its sizes leave their columns.
+TREE_COLUMNS = 46
+
+#: What a level of a tree takes for its branches.
+BRANCH_COLUMNS = 4
+
+STYLES = {'present': 'green', 'partly here': 'yellow', 'missing': 'cyan'}
+
+
+@dataclass
+class Node:
+    """A line of a tree; `fetch` and `keep` are sizes as text."""
+
+    label: str
+    fetch: str = ''
+    keep: str = ''
+    state: str = ''
+    above: List[Node] = field(default_factory=list)
+
+
+def print_templates(
+    rows: Sequence[Mapping[str, Any]], console: Console, *,
+    several: bool = False,
+) -> None:
+    """Print a table of images.
+
+    Args:
+        several: they are of several repositories; say which.
+    """
+    columns = ['TEMPLATE', 'VERSION', 'DATE', 'BASE', 'FETCH', 'KEEP', 'STATE']
+    lines: List[Tuple[str, ...]] = [
+        (
+            row['template'], row['version'], date_text(row['timestamp']),
+            row['base'] or '-', size_text(row['to_fetch']),
+            size_text(row['to_keep']), state_text(row['present']),
+        )
+        for row in rows
+    ]
+    if several:
+        columns.insert(0, 'REPO')
+        lines = [
+            (row['repository'], *line) for row, line in zip(rows, lines)
+        ]
+    print_table(
+        columns, lines, console, right=('FETCH', 'KEEP'),
+        whole=('DATE', 'STATE'),
+    )
+
+
+def print_table(
+    columns: Sequence[str],
+    rows: Sequence[Tuple[str, ...]],
+    console: Console,
+    *,
+    right: Sequence[str] = (),
+    whole: Sequence[str] = (),
+) -> None:
+    """Print a table.
+
+    Args:
+        right: the columns that are flush right, and never folded.
+        whole: others that are never folded.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in columns:
+        table.add_column(
+            name, justify='right' if name in right else 'left',
+            no_wrap=name in right or name in whole, overflow='fold',
+        )
+    for row in rows:
+        table.add_row(*(
+            Text(cell, STYLES.get(cell, '')) for cell in row
+        ))
+    if not console.is_terminal:
+        console.width = PIPE_COLUMNS
+    with console.capture() as capture:
+        console.print(table, soft_wrap=False)
+    # rich fills up the last column.
+    for line in capture.get().splitlines():
+        console.out(line.rstrip(), highlight=False)
+
+
+def print_trees(roots: Sequence[Node], console: Console) -> None:
+    """Print trees of images, with their sizes beside them."""
+    width = min(_width(roots), TREE_COLUMNS)
+    console.print(_with_columns('IMAGE', width, 'FETCH', 'KEEP', 'STATE'))
+    forest = Tree('', guide_style='dim', hide_root=True)
+    todo = [(root, forest, 0) for root in reversed(roots)]
+    while todo:
+        node, below, used = todo.pop()
+        text = Text(_with_columns(
+            node.label, width - used, node.fetch, node.keep, ''
+        ) if node.state else node.label)
+        text.append(node.state, STYLES.get(node.state, ''))
+        branch = below.add(text)
+        todo.extend(
+            (each, branch, used + BRANCH_COLUMNS)
+            for each in reversed(node.above)
+        )
+    console.print(forest, no_wrap=True)
+
+
+def _with_columns(
+    label: str, width: int, fetch: str, keep: str, state: str
+) -> str:
+    return f'{label:<{max(width, 0)}}  {fetch:>9}  {keep:>9}  {state}'
+
+
+def _width(roots: Sequence[Node]) -> int:
+    """Return the columns of the longest label with its branches."""
+    width = len('IMAGE')
+    todo = [(root, 0) for root in roots]
+    while todo:
+        node, used = todo.pop()
+        if node.state:
+            width = max(width, used + len(node.label))
+        todo.extend((each, used + BRANCH_COLUMNS) for each in node.above)
+    return width
+
+
+def date_text(timestamp: Optional[float]) -> str:
+    """Return a date for people, '?' for what is none."""
+    try:
+        return datetime.date.fromtimestamp(timestamp or 0).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return '?'
+
+
+def state_text(present: bool) -> str:
+    """Return whether an image is in the store, for people."""
+    return 'present' if present else 'missing'

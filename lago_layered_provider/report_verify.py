@@ -1,0 +1,126 @@
+"""What a check of the store looks like, while it runs and at its end."""
+
+from __future__ import annotations
+
+import collections
+import textwrap
+import threading
+import time
+from typing import Any, List, Optional, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.text import Text
+
+from .core.audit import State, Verdict
+from .core.sizes import size_text
+
+COLUMNS = 80
+
+#: Who is done before that need not see that it has begun.
+QUIET_SECONDS = 1.0
+
+#: A log gets a line when so much time has passed.
+LINE_SECONDS = 5
+
+STYLES = {
+    State.INTACT: 'green',
+    State.UNPROVEN: 'yellow',
+    State.DAMAGED: 'red',
+    State.ON_DAMAGED: 'yellow',
+    State.SKIPPED: 'cyan',
+}
+WIDTH = max(len(state.value) for state in State)
+
+
+def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
+    """Print a line for each image: its state, its name; then why."""
+    console.print(f'{"STATE":<{WIDTH}}  IMAGE')
+    for verdict in verdicts:
+        word = f'{verdict.state.value:<{WIDTH}}'
+        console.print(Text.assemble(
+            (word, STYLES[verdict.state]), f'  {verdict.name}'
+        ))
+        for reason in verdict.reasons:
+            for line in _fold(reason):
+                console.print(line)
+
+
+def _fold(text: str) -> List[str]:
+    indent = ' ' * (WIDTH + 2)
+    return textwrap.wrap(
+        text, COLUMNS - 1, initial_indent=f'{indent}- ',
+        subsequent_indent=f'{indent}  ', break_on_hyphens=False,
+        break_long_words=False,
+    )
+
+
+def summary(verdicts: Sequence[Verdict], count: int, seconds: float) -> str:
+    """Return how many images are what, and how long it took."""
+    states = collections.Counter(verdict.state for verdict in verdicts)
+    found = ', '.join(
+        f'{states[state]} {state.value}' for state in State if states[state]
+    )
+    images = f'{len(verdicts)} image{"s" * (len(verdicts) != 1)}'
+    return (
+        f'{images}{f": {found}" if found else ""}; {size_text(count)} read '
+        f'in {seconds:.1f} s'
+    )
+
+
+class Watch:
+    """Shows how far a check is when it takes a while; for threads.
+
+    Args:
+        kind: of the setting `progress`.
+        total: bytes to read.
+    """
+
+    def __init__(self, kind: str, total: int, console: Console) -> None:
+        self.count = 0
+        self._total = total
+        self._console = console
+        self._lock = threading.Lock()
+        self._silent = kind == 'none'
+        self._began = time.monotonic()
+        self._next = self._began + QUIET_SECONDS
+        self._bars: Optional[Progress] = None
+        if kind == 'bar' or (kind == 'auto' and console.is_terminal):
+            self._bars = Progress(
+                TextColumn('{task.description}'), BarColumn(bar_width=None),
+                DownloadColumn(binary_units=True),
+                console=console, transient=True,
+            )
+            self._bars.add_task('checking', total=total)
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        if self._bars and self._bars.live.is_started:
+            self._bars.stop()
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self._began
+
+    def advance(self, count: int) -> None:
+        """Count bytes that were read."""
+        with self._lock:
+            self.count += count
+            if not self._silent and time.monotonic() >= self._next:
+                self._show()
+
+    def _show(self) -> None:
+        if self._bars:
+            if not self._bars.live.is_started:
+                self._bars.start()
+            self._bars.update(self._bars.task_ids[0], completed=self.count)
+            return
+        self._next = time.monotonic() + LINE_SECONDS
+        percent = min(self.count * 100 // max(self._total, 1), 100)
+        self._console.print(
+            f'checking: {percent} %, {size_text(self.count)} of '
+            f'{size_text(self._total)}'
+        )

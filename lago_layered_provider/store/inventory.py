@@ -1,0 +1,137 @@
+"""What a store holds as a whole, and how images leave it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import Dict, Iterator, List, Optional, Tuple
+
+import lockfile
+
+from ..core import errors, model
+from . import files, finding, layout, locks, progress
+
+#: All files of an image; what makes it visible goes first.
+_PARTS = ('image', 'metadata', 'hash', 'record', 'head')
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """An image that is being fetched, or was.
+
+    `disk` is what it takes, in bytes; `holder` says who is at it, None for
+    nobody.
+    """
+
+    name: str
+    fetched: int
+    disk: int
+    holder: Optional[str]
+
+
+class Inventory:
+    """A store, seen by who looks after it."""
+
+    def __init__(self, root: str) -> None:
+        self._paths = layout.Layout(root)
+
+    def images(self) -> Tuple[Dict[str, model.Stored], List[str]]:
+        """Return all visible images by name, and what is wrong with others.
+        """
+        images, faults = {}, []
+        with files.disk_errors(self._paths.root, reading=True):
+            for name in finding.list_names(self._paths):
+                try:
+                    found = finding.find_image(self._paths, name)
+                except errors.LayeredError as error:
+                    faults.append(error.message)
+                    continue
+                if found:
+                    images[name] = found
+        return images, faults
+
+    def unfinished(self) -> List[Unfinished]:
+        """Return the images that are not visible yet."""
+        try:
+            entries = os.listdir(self._paths.partial)
+        except FileNotFoundError:
+            return []
+        found = []
+        for name in sorted({
+            name for name in map(_image_of, entries)
+            if layout.is_store_name(name)
+        }):
+            here = progress.read_partial(self._paths, name, None)
+            lock = self._paths.lock(name)
+            found.append(Unfinished(
+                name, here.fetched if here else 0, self._size(name),
+                locks.ImageLock(lock).holder() if locks.is_held(lock)
+                else None,
+            ))
+        return found
+
+    def _size(self, name: str) -> int:
+        """Return what the parts of an unfinished image take, in bytes."""
+        return sum(
+            files.disk_bytes(os.path.join(self._paths.partial, entry))
+            for entry in os.listdir(self._paths.partial)
+            if _image_of(entry) == name
+        )
+
+    def locked(self) -> Dict[str, str]:
+        """Return the images that somebody has locked, and who."""
+        names = finding.list_names(self._paths)
+        return {
+            name: locks.ImageLock(self._paths.lock(name)).holder()
+            for name in names if locks.is_held(self._paths.lock(name))
+        }
+
+    def remove(self, name: str) -> None:
+        """Remove an image; the caller holds `Usage.alone`.
+
+        Raises:
+            StoreError: somebody has locked it, or an image stands on it.
+        """
+        images, _ = self.images()
+        above = [one for one in images.values() if one.backing == name]
+        if above:
+            raise errors.StoreError(
+                f'{name} is not removed: {above[0].name} stands on it'
+            )
+        with self._locked(name), files.disk_errors(self._paths.root):
+            for part in _PARTS:
+                files.remove_file(getattr(self._paths, part)(name))
+
+    def remove_unfinished(self, name: str) -> None:
+        """Remove what was fetched of an image.
+
+        Raises:
+            StoreError: somebody is at it.
+        """
+        with self._locked(name), files.disk_errors(self._paths.root):
+            progress.remove_staged(self._paths, name)
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        lock = locks.ImageLock(self._paths.lock(name), what='removing it')
+        try:
+            with files.disk_errors(self._paths.root):
+                lock.acquire(timeout=0)
+        except lockfile.AlreadyLocked as error:
+            raise errors.StoreError(
+                f'{name} is not removed: it is locked by {lock.holder()}'
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _image_of(entry: str) -> str:
+    """Return the image that a file among the partial ones belongs to."""
+    if entry.endswith('.json'):
+        return entry[:-len('.json')]
+    if entry.endswith('.spool'):
+        return entry.rsplit('.', 2)[0]
+    return entry
