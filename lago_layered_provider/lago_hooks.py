@@ -14,7 +14,6 @@ from typing import Any, Callable
 import lago.utils
 import yaml
 
-from .core import initfile
 from .lago_messages import as_lago_errors
 
 #: Set on a prefix: the path of its init file.
@@ -92,6 +91,8 @@ def with_repositories(get_env_spec: Function) -> Function:
     """Let an exported init file name the repositories of its templates."""
     @functools.wraps(get_env_spec)
     def wrapper(env: Any, *args: Any, **kwargs: Any) -> Any:
+        from .core import initfile
+
         spec = get_env_spec(env, *args, **kwargs)
         entries = env.prefix.metadata.get(initfile.REPOSITORIES)
         if entries:

@@ -6,6 +6,7 @@ An environment ("prefix" in Lago) is a directory with a `uuid`, its disks in
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -97,8 +98,14 @@ def read_note(prefix: str, root: str, names: DiskNames = {}) -> Found:
     uses: Dict[Use, None] = {}
     doubts = []
     root = os.path.realpath(root)
-    for name in _list_files(os.path.join(prefix, 'images')):
-        path = os.path.join(prefix, 'images', name)
+    images = os.path.join(prefix, 'images')
+    try:
+        files = _list_files(images)
+    except OSError as error:
+        files = []
+        doubts.append(f'{images} cannot be read: {error.strerror}')
+    for name in files:
+        path = os.path.join(images, name)
         vm, disk = names.get(name, ('', name))
         try:
             for link in follow_chain(path, _format_of(path)):
@@ -181,9 +188,10 @@ def _find_prefixes(directory: str) -> Iterator[str]:
 def _read_names(prefix: str) -> DiskNames:
     """Return VM and disk of each file, as Lago has saved them."""
     found = {}
-    for name in _list_files(os.path.join(prefix, 'virt')):
-        if name.startswith('vm-'):
-            found.update(_names_of(os.path.join(prefix, 'virt', name)))
+    with contextlib.suppress(OSError):
+        for name in _list_files(os.path.join(prefix, 'virt')):
+            if name.startswith('vm-'):
+                found.update(_names_of(os.path.join(prefix, 'virt', name)))
     return found
 
 

@@ -109,6 +109,9 @@ def _summary(
         f'{size_text(total)}; {len(survey.notes)} '
         f'environment{"s" * (len(survey.notes) != 1)}'
     )
+    for row in rows:
+        if row['locked']:
+            yield f'{row["name"]}: locked by {row["locked"]}'
     for one in unfinished:
         who = one.holder or 'nobody is at it'
         yield f'{one.name}: unfinished, {size_text(one.disk)}; {who}'
