@@ -28,7 +28,8 @@ unexport PYTHONHOME PYTHONPATH
 .DELETE_ON_ERROR:
 # One target after the other, whatever -j says; the tests are parallel.
 .NOTPARALLEL:
-.PHONY: help setup lago demo check lint unit functional bench dist clean FORCE
+.PHONY: help setup lago demo check lint unit functional bench man dist clean \
+	FORCE
 
 help: ## Print this help
 	@echo 'Layered templates for Lago. Targets:'
@@ -64,6 +65,9 @@ functional: setup ## Run the functional tests: real lago, qemu-img, servers
 
 bench: setup ## Measure against Lago's own provider
 	$(RUN) benchmarks/run.py $(ARGS)
+
+man: setup ## Build the man page, build/man/lago-template-repo.1
+	@$(RUN) -m docs.man_page build/man/lago-template-repo.1
 
 dist: setup ## Build the source distribution and the wheel into dist/
 	$(RUN) -m build --outdir dist .

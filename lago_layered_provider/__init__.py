@@ -19,8 +19,14 @@ The way of one ``lago init``::
 `providers`         read a source: http, file, and what others install
 `transfer`          carries out a plan, layers in parallel
 `store`             Lago's directory of images: locks, staging, commit
-`report`            the plan and the progress, as people see them
-`cli`               the verb ``lago template-repo``
+`prefixes`          environments on the disk: what their disks stand on
+`initlock`          a LagoInitFile.lock and what it pins
+`repairing`         fetches damaged images of the store again
+`repos_directory`   the repositories that people have added
+`report`            the plan and the progress, as people see them; what else
+                    they see is in ``report_*``
+`cli`               the verb ``lago template-repo``: its options; what they
+                    do is in `commands`
 `sdk`               drop-in for ``lago.sdk``
 ==================  ======================================================
 """

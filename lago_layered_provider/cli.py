@@ -18,6 +18,10 @@ WANTED: Dict[str, Any] = {
         'none'
     ),
 }
+LOCKED: Dict[str, Any] = {
+    'action': 'store_true',
+    'help': 'exactly the images of the init file\'s lock, or fail',
+}
 INIT_FILE: Dict[str, Any] = {
     'metavar': 'LagoInitFile', 'nargs': '?', 'default': 'LagoInitFile',
     'help': 'LagoInitFile of this directory if none is named',
@@ -68,11 +72,13 @@ def _add_transfers(commands: Any) -> None:
         'lago template-repo plan el7-nfs:v2',
     )
     command.add_argument('wanted', nargs='*', **WANTED)
+    command.add_argument('--locked', **LOCKED)
     command = _add(
         commands, 'pull', 'Fetch templates into the store, ahead of lago init',
         'lago template-repo pull el7-nfs:v2',
     )
     command.add_argument('wanted', nargs='*', **WANTED)
+    command.add_argument('--locked', **LOCKED)
     command.add_argument(
         '--all', action='store_true',
         help='the newest version of every template',
@@ -176,7 +182,10 @@ def _add_repositories(commands: Any) -> None:
     )
     command.add_argument(
         'name', metavar='NAME', nargs='?',
-        help='of its directory; the end of the URL if none is given',
+        help=(
+            'of its file or directory; without it the own name of an index, '
+            'or the end of the URL of a git repository'
+        ),
     )
     command = _add(
         commands, 'remove', 'Remove a repository that was added',

@@ -16,11 +16,11 @@ from .core.initfile import (
     REPOSITORIES,
     InitFile,
     TemplateDisk,
-    Way,
     read_initfile,
     read_wanted,
 )
 from .core.wanted import Pins, Wanted
+from .lines import Lines
 from .local_layers import Parent
 from .repositories import Repository, find_entries, search_order
 from .repository import TemplateRepository
@@ -41,7 +41,7 @@ class Environment:
 
     Attributes:
         repository: where its templates come from, in order of search.
-        parents: templates that files of its own stand on.
+        parents: templates that files of its own stand on, here or not.
         layers: files of its own that disks stand on.
         packed: those of them that have to be decompressed.
         locations: what the file calls a repository -> where that is.
@@ -87,9 +87,12 @@ class Environment:
         names = target.provide(wanted, self.repository) if wanted else ()
         targets: Dict[str, str] = {}
         for parent in self.parents:
-            name = None if self.pins else _find_copy(parent, store)
-            if name is None:
+            if parent in lacking:
                 name = names[len(self.disks) + lacking.index(parent)]
+            elif parent.is_here:
+                continue
+            else:
+                name = str(_find_copy(parent, store))
             other = targets.setdefault(parent.link, name)
             if other != name:
                 raise _ambiguous(parent, other, name)
@@ -107,8 +110,18 @@ class Environment:
         return [
             parent for parent in self.parents
             # The base alone does not tell the chain that a lock has.
-            if self.pins or _find_copy(parent, store) is None
+            if self.pins or (
+                not parent.is_here and _find_copy(parent, store) is None
+            )
         ]
+
+    def is_pinned_to(self, repository: Repository) -> bool:
+        """Tell whether locked images are of a repository, asked or not."""
+        return any(
+            pin.location == repository.location
+            or pin.ref.repository == repository.place.name
+            for chain in self.pins.values() for pin in chain
+        )
 
     def wanted_by(self, disk: Mapping[str, Any]) -> Wanted:
         """Return the template that a disk of the file names."""
@@ -215,38 +228,3 @@ def _located(wanted: Wanted, locations: Mapping[str, str]) -> Wanted:
     if name is None:
         return wanted
     return replace(wanted, repository=locations.get(name, name))
-
-
-class Lines:
-    """Finds the lines of an init file's values; JSON is YAML."""
-
-    def __init__(self, path: Optional[str]) -> None:
-        self._path = path
-        self._root: Any = None
-
-    def find(self, way: Way) -> Optional[int]:
-        """Return the line of a value, None where that cannot be told."""
-        import yaml
-
-        if self._path and self._root is None:
-            try:
-                with open(self._path, encoding='utf-8') as stream:
-                    self._root = yaml.compose(stream, yaml.SafeLoader)
-            except (OSError, ValueError, yaml.YAMLError):
-                return None
-        node = self._root
-        for step in way:
-            node = _child(node, step)
-        return None if node is None else int(node.start_mark.line) + 1
-
-
-def _child(node: Any, step: object) -> Any:
-    value = getattr(node, 'value', None)
-    if not isinstance(value, list):
-        return None
-    if isinstance(step, int):
-        return value[step] if step < len(value) else None
-    for pair in value:
-        if isinstance(pair, tuple) and str(pair[0].value) == str(step):
-            return pair[1]
-    return None

@@ -53,8 +53,10 @@ def pull(directory: str, *, timeout: float) -> None:
     Raises:
         ToolError: git failed, and has changed nothing.
     """
-    _run_in(directory, ['pull', '--quiet', '--ff-only', '--no-rebase'],
-            timeout=timeout)
+    _run_in(directory, [
+        'pull', '--quiet', '--ff-only', '--no-rebase',
+        '--no-recurse-submodules',
+    ], timeout=timeout)
 
 
 def head(directory: str) -> str:
@@ -64,7 +66,7 @@ def head(directory: str) -> str:
 
 def go_back(directory: str, commit: str) -> None:
     """Show an earlier commit again; what was changed here stays."""
-    _run_in(directory, ['reset', '--quiet', '--keep', commit])
+    _run_in(directory, ['reset', '--quiet', '--keep', commit, '--'])
 
 
 def is_changed(directory: str) -> bool:
@@ -77,19 +79,13 @@ def _run_in(directory: str, command: List[str], timeout: float = 60) -> str:
 
 
 def _run(command: List[str], *, timeout: float) -> str:
-    options = {
-        'http.lowSpeedLimit': str(SLOW_BYTES_PER_SECOND),
-        'http.lowSpeedTime': str(max(1, round(timeout))),
-        'submodule.recurse': 'false',
-    }
-    words = [f'-c{key}={value}' for key, value in options.items()]
     return processes.run(
-        [TOOL, *words, *command], timeout=TIMEOUT_SECONDS,
-        hint=INSTALL_HINT, environment=_environment(),
+        [TOOL, *command], timeout=TIMEOUT_SECONDS, hint=INSTALL_HINT,
+        environment=_environment(timeout),
     )
 
 
-def _environment() -> Dict[str, str]:
+def _environment(timeout: float) -> Dict[str, str]:
     kept = {
         key: value for key, value in os.environ.items()
         if key not in LOCAL_VARIABLES
@@ -100,4 +96,6 @@ def _environment() -> Dict[str, str]:
         'GIT_TERMINAL_PROMPT': '0',
         'GIT_ASKPASS': 'true',
         'GIT_ALLOW_PROTOCOL': PROTOCOLS,
+        'GIT_HTTP_LOW_SPEED_LIMIT': str(SLOW_BYTES_PER_SECOND),
+        'GIT_HTTP_LOW_SPEED_TIME': str(max(1, round(timeout))),
     }

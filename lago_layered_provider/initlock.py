@@ -18,7 +18,8 @@ from .core.model import Chain, Digest, Image, ImageRef
 from .core.names import own_place, store_names
 from .core.pins import Lock, Wish
 from .core.wanted import Pin, Pins, Wanted, sort_digests
-from .environment import Environment, Lines
+from .environment import Environment
+from .lines import Lines
 from .providers.http_errors import hide_password
 from .repositories import is_remote
 from .sources import Sources

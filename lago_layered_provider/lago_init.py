@@ -33,6 +33,7 @@ from .core import errors
 from .core.initfile import REPOSITORIES
 from .core.model import BaseName
 from .repositories import ByName, ByPath, Repository, is_remote
+from .settings import read_flag
 from .store import Usage
 from .template_store import TemplateStore
 
@@ -142,9 +143,12 @@ def provide(
     Returns:
         the repositories to go on with.
     """
-    found = read_environment(
-        conf, template_repo, getattr(prefix, lago_hooks.INIT_FILE, None)
-    )
+    init_file = getattr(prefix, lago_hooks.INIT_FILE, None)
+    found = read_environment(conf, template_repo, init_file)
+    if read_flag('locked', lago_plugin.Options.locked):
+        from . import initlock
+
+        found = initlock.hold(found, init_file)
     if found.disks or found.parents or found.packed:
         qemu_img.require()
         with lago.log_utils.LogTask('Fetch templates', logger=LOGGER):
@@ -194,7 +198,9 @@ def saved_repositories(
     named = set(found.locations.values())
     entries = []
     for each in found.repository.repositories:
-        if each.location not in named and not sources.was_read(each):
+        if each.location not in named and not (
+            sources.was_read(each) or found.is_pinned_to(each)
+        ):
             continue
         if isinstance(each, ByName):
             entries.append({'name': each.name})
@@ -239,7 +245,7 @@ def stand_on_template(
     )
     if found:
         wanted = found.wanted_by(template_spec)
-        template_repo = template_repo.only(wanted.repository)
+        template_repo = template_repo.only(wanted.repository, wanted.pins)
     command, metadata, base = handle_template(
         prefix, disk_path, template_spec, template_store, template_repo
     )

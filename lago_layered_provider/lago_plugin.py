@@ -17,6 +17,7 @@ with templates: what is needed only sometimes is imported where it is used.
 from __future__ import annotations
 
 import functools
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
@@ -41,6 +42,9 @@ NO_REPOSITORY = 'no repository'
 
 #: Set on what we have put in place of Lago's, so that it is done once.
 MARK = '_lago_layered_provider'
+
+#: Set by a shell that wants to know how a command line can go on.
+COMPLETING = '_ARGCOMPLETE'
 
 Function = Callable[..., Any]
 
@@ -90,6 +94,7 @@ class Options:
     template_repos: Optional[str] = None
     template_repo_name: Optional[str] = None
     offline: bool = False
+    locked: object = None
 
 
 def find_repos_directory() -> str:
@@ -107,6 +112,7 @@ def _remember_options(do_init: Function) -> Function:
         Options.template_repos = kwargs.get('template_repos')
         Options.template_repo_name = kwargs.get('template_repo_name')
         Options.offline = bool(kwargs.get('offline'))
+        Options.locked = kwargs.get('locked')
         if not (
             kwargs.get('template_repo_path') or Options.template_repo_name
         ):
@@ -167,10 +173,18 @@ def install() -> None:
             '--plan', action='store_true',
             help='Show what would be fetched, and stop',
         )
+        do_init.add_argument(
+            '--locked', action='store_true',
+            help='Use exactly the images of LagoInitFile.lock, or fail',
+        )
     _wrap(do_init, '_do_run', _remember_options)
     _wrap(do_init, 'do_run', lambda do_run: lago_hooks.end_by_interrupt(
         _or_only_plan(do_run)
     ))
+    if COMPLETING in os.environ:
+        from . import cli_completion
+
+        _wrap(lago.cmd, 'create_parser', cli_completion.answer_shells)
 
 
 install()
@@ -180,7 +194,7 @@ class TemplateRepoVerb(CLIPlugin):
     """The verb `template-repo`; what it does is in `cli`."""
 
     init_args = {
-        'help': 'List and plan the templates of a repository',
+        'help': 'List, fetch, check and remove templates',
     }
 
     def populate_parser(self, parser: Any) -> None:

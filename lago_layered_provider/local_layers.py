@@ -12,7 +12,7 @@ import json
 import os
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generator, Optional
 
 from .core import errors, qcow2
@@ -27,16 +27,18 @@ MAX_METADATA_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Parent:
-    """A template that a local file stands on, and that is not beside it.
+    """A template that a local file stands on.
 
     Attributes:
         file: the file whose header names it.
         link: where qemu looks for it.
+        is_here: the link is there already, and leads to the whole chain.
     """
 
     file: str
     link: str
     wanted: Wanted
+    is_here: bool = False
 
 
 def find_parent(path: str, repository: Optional[str]) -> Optional[Parent]:
@@ -49,7 +51,8 @@ def find_parent(path: str, repository: Optional[str]) -> Optional[Parent]:
         repository: where the template has to come from, None for anywhere.
 
     Returns:
-        the template that is missing; None when all is there.
+        the template that is missing, or in a store that a link leads to;
+        None when the file needs none.
 
     Raises:
         LocalLayerError: a file cannot be read, or what is missing is no
@@ -61,12 +64,12 @@ def find_parent(path: str, repository: Optional[str]) -> Optional[Parent]:
         seen.add(os.path.realpath(path))
         header = _read_header(path)
         if header is None or header.backing_file is None:
-            return None
+            return linked and replace(linked, is_here=True)
         name = header.backing_file
         if re.match('[^/]*:', name):
             raise _fault(path, f'backing file {name!r} is no path of a file')
         at = os.path.join(os.path.dirname(path), name)
-        if os.path.islink(at) and linked is None:
+        if linked is None and _leads_to_store(at):
             # A link into a store; more of them follow, or are missing.
             with contextlib.suppress(errors.LocalLayerError):
                 linked = _name_parent(path, at, repository)
@@ -74,6 +77,13 @@ def find_parent(path: str, repository: Optional[str]) -> Optional[Parent]:
             return linked or _name_parent(path, at, repository)
         path = at
     raise _fault(path, 'it stands on itself')
+
+
+def _leads_to_store(path: str) -> bool:
+    """Tell whether a path is a link to an image of a store."""
+    return os.path.islink(path) and (
+        os.path.basename(os.readlink(path)).count(':') == 2
+    )
 
 
 def _name_parent(

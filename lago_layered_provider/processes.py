@@ -31,10 +31,7 @@ def run(
     try:
         done = subprocess.run(
             command,
-            env={
-                **(os.environ if environment is None else environment),
-                'LC_ALL': 'C',
-            },
+            env={**(environment or os.environ), 'LC_ALL': 'C'},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -8,7 +8,7 @@ know the width, as in a CI log.
 from __future__ import annotations
 
 import time
-from typing import Any, Dict, Optional, TextIO
+from typing import IO, Any, Dict, Optional
 
 from rich.console import Console
 from rich.progress import (
@@ -30,6 +30,9 @@ from .core.sizes import size_text
 
 LOG_COLUMNS = 80
 
+#: rich would cut off what is longer; a terminal folds it.
+WIDEST_COLUMNS = 10**5
+
 #: A tree may be that wide before its sizes leave their columns.
 TREE_COLUMNS = 46
 LABEL_COLUMNS = 26
@@ -44,9 +47,10 @@ STATES = {
 }
 
 
-def make_console(stream: TextIO) -> Console:
+def make_console(stream: IO[str], width: Optional[int] = None) -> Console:
     """Return a console that keeps to 80 columns in a log."""
-    width = None if stream.isatty() else LOG_COLUMNS
+    if width is None and not stream.isatty():
+        width = LOG_COLUMNS
     # A name such as lab:star:v1 is no picture, and [1] is no markup.
     return Console(
         file=stream, width=width, highlight=False, soft_wrap=True,
@@ -65,8 +69,14 @@ def print_plan(plan: Plan, console: Console) -> None:
         text = Text(layer.name + ' ' * (width - used))
         text.append_text(_layer_columns(layer))
         nodes[layer.name] = nodes.get(layer.base, forest).add(text)
-    console.print(forest, no_wrap=True)
+    print_tree(forest, console)
     console.print(_summary(plan))
+
+
+def print_tree(tree: Tree, console: Console) -> None:
+    """Print a tree; a long name may leave the line, but is not cut off."""
+    wide = make_console(console.file, WIDEST_COLUMNS)
+    wide.print(tree, no_wrap=True)
 
 
 def _width(plan: Plan, layer: Layer) -> int:

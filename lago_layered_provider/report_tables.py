@@ -16,12 +16,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from .core.sizes import size_text
-
-#: Wider than any row, so that nothing is folded.
-PIPE_COLUMNS = 10**5
-
-#: A tree may be that wide before its sizes leave their columns.
-TREE_COLUMNS = 46
+from .report import TREE_COLUMNS, print_tree
 
 #: What a level of a tree takes for its branches.
 BRANCH_COLUMNS = 4
@@ -83,7 +78,11 @@ def print_table(
         right: the columns that are flush right, and never folded.
         whole: others that are never folded.
     """
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    if not console.is_terminal:
+        # rich would take ten seconds for 20,000 rows.
+        _print_plain(columns, rows, console, right)
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
     for name in columns:
         table.add_column(
             name, justify='right' if name in right else 'left',
@@ -93,13 +92,21 @@ def print_table(
         table.add_row(*(
             Text(cell, STYLES.get(cell, '')) for cell in row
         ))
-    if not console.is_terminal:
-        console.width = PIPE_COLUMNS
-    with console.capture() as capture:
-        console.print(table, soft_wrap=False)
-    # rich fills up the last column.
-    for line in capture.get().splitlines():
-        console.out(line.rstrip(), highlight=False)
+    console.print(table, soft_wrap=False)
+
+
+def _print_plain(
+    columns: Sequence[str], rows: Sequence[Tuple[str, ...]],
+    console: Console, right: Sequence[str],
+) -> None:
+    lines = [tuple(columns), *rows]
+    widths = [max(map(len, cells)) for cells in zip(*lines)]
+    for line in lines:
+        text = '  '.join(
+            cell.rjust(width) if name in right else cell.ljust(width)
+            for name, cell, width in zip(columns, line, widths)
+        )
+        console.file.write(f'{text.rstrip()}\n')
 
 
 def print_trees(roots: Sequence[Node], console: Console) -> None:
@@ -119,7 +126,7 @@ def print_trees(roots: Sequence[Node], console: Console) -> None:
             (each, branch, used + BRANCH_COLUMNS)
             for each in reversed(node.above)
         )
-    console.print(forest, no_wrap=True)
+    print_tree(forest, console)
 
 
 def _with_columns(

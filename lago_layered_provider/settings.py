@@ -60,6 +60,24 @@ def read_settings(section: Mapping[str, Any]) -> Settings:
     return Settings(**values)
 
 
+def read_flag(name: str, value: object) -> bool:
+    """Return what an option without value means; lago.conf may have set it.
+
+    Raises:
+        SettingsError: it is neither yes nor no.
+    """
+    try:
+        return value is not None and _yes_or_no(str(value).strip())
+    except ValueError as error:
+        raise SettingsError(
+            f'Option {name} = {value!r}: expected {error}',
+            hint=(
+                f'It stands in section [init] of lago.conf or in '
+                f'LAGO__INIT__{name.upper()}.'
+            ),
+        ) from None
+
+
 def _number(low: int, kind: Callable[[str], float]) -> Callable[[str], float]:
     def read(text: str) -> float:
         try:

@@ -144,14 +144,15 @@ def _show_trees(
 def _make_nodes(
     forest: Forest, rows: Mapping[Key, Row], *, several: bool
 ) -> List[Node]:
-    """Return the roots; a group that has a title is one."""
+    """Return the roots; a group that has a title is one, at the end."""
     roots: List[Node] = []
+    titled: List[Node] = []
     todo: Deque[Tuple[Image, List[Node]]] = collections.deque()
     for title, group in forest.groups.items():
         siblings = roots
         if title:
-            roots.append(Node(title))
-            siblings = roots[-1].above
+            titled.append(Node(title))
+            siblings = titled[-1].above
         todo.extend((image, siblings) for image in group)
     while todo:
         image, siblings = todo.popleft()
@@ -165,7 +166,7 @@ def _make_nodes(
         todo.extend(
             (each, node.above) for each in forest.above.get(image.key, ())
         )
-    return roots
+    return roots + titled
 
 
 def _name(row: Row, *, several: bool) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from .. import initlock, report
+from .. import initlock, report, report_tables
 from ..core import errors, pins
 from ..core.pins import Lock, Wish
 from ..core.wanted import Pins, Wanted
@@ -135,12 +135,30 @@ def run_outdated(context: Context) -> int:
 def _compare(
     context: Context,
     found: Environment,
-    wanted: Any,
-    locked: Any,
+    wanted: Optional[Wanted],
+    locked: Optional[Pins],
 ) -> Tuple[str, str, bool]:
-    """Return the newest image, what is to say, and whether to lock anew."""
-    return '', '', False
+    """Return the newest image, what to say, and whether to lock anew."""
+    if wanted is None:
+        return '', 'no disk wants it any more', False
+    if wanted.digest is not None and locked:
+        # An exported disk stands on this image, and on nothing newer.
+        return str(locked[-1]), CURRENT, False
+    sources = found.repository.sources(context.store, keep=False)
+    try:
+        newest = initlock.resolve_now(wanted, sources)
+    except errors.ResolveError as error:
+        # What is locked may still be in the store.
+        context.warn(error.message)
+        return '', 'not in the repositories', True
+    ref = newest.top.ref
+    change = pins.find_change(locked, newest) if locked else 'not locked'
+    return f'{ref.repository}/{ref.short}', change or CURRENT, bool(change)
 
 
 def _print_outdated(rows: Sequence[Row]) -> None:
-    pass
+    report_tables.print_table(
+        list(COLUMNS.values()),
+        [tuple(row[key] or '-' for key in COLUMNS) for row in rows],
+        report.make_console(sys.stdout), whole=('STATE',),
+    )

@@ -7,11 +7,12 @@ import os
 import sys
 from typing import List, Optional, Tuple
 
-from .. import provision, report
+from .. import initlock, provision, report
 from ..core import errors, plan
 from ..core.model import show
 from ..core.wanted import Wanted, parse_wanted
 from ..repository import TemplateRepository
+from ..settings import read_flag
 from .context import NO_ROOM_STATUS, Context
 
 LOGGER = logging.getLogger(__name__)
@@ -26,9 +27,9 @@ def run_plan(context: Context) -> int:
 def run_pull(context: Context) -> int:
     """Fetch templates into the store."""
     if context.args.all:
-        if context.args.wanted:
+        if context.args.wanted or context.args.locked:
             raise errors.SettingsError(
-                'Name templates, or say --all; not both.'
+                'Say --all alone: without names, and without --locked.'
             )
         repository, wanted = context.repository, _all_wanted(context)
     else:
@@ -53,6 +54,8 @@ def run_init_plan(context: Context) -> int:
     """Print what a `lago init` with these options would fetch."""
     path = context.args.virt_config or os.path.abspath('LagoInitFile')
     found = context.read_environment(path)
+    if read_flag('locked', context.args.locked):
+        found = initlock.hold(found, path)
     return _print_plan(context, found.repository, found.wanted(context.store))
 
 
@@ -67,11 +70,19 @@ def find_wanted(
     Raises:
         TemplateNotFound: a word is no name of a template.
         IndexFaults: the init file is faulty.
+        NotAsLocked: with `--locked`, the lock does not fit it.
     """
     path = _find_initfile(words)
+    locked = context.args.locked
     if path is None:
+        if locked:
+            raise errors.SettingsError(
+                'Templates have no lock; name the init file that has one.'
+            )
         return context.repository, [_parse(word) for word in words]
     found = context.read_environment(path)
+    if locked:
+        found = initlock.hold(found, path)
     return found.repository, found.wanted(context.store)
 
 

@@ -29,7 +29,8 @@ def run_verify(context: Context) -> int:
     repair = context.args.repair and bool(damaged)
     if repair:
         problems = _repair(context, verdicts, damaged)
-        verdicts = _audit(context, auditor, names)
+        names = _with_bases(auditor, names)
+        verdicts = _audit(context, auditor, names, verdicts)
         document['after_repair'] = _rows(verdicts)
         document['problems'] = problems
         for problem in problems:
@@ -55,22 +56,37 @@ def _with_bases(auditor: Auditor, names: Sequence[str]) -> List[str]:
 
 
 def _audit(
-    context: Context, auditor: Auditor, names: Sequence[str]
+    context: Context,
+    auditor: Auditor,
+    names: Sequence[str],
+    before: Sequence[Verdict] = (),
 ) -> List[Verdict]:
-    """Read the images side by side, and print what they are."""
+    """Read the images side by side, and print what they are.
+
+    Args:
+        before: of a repair; what was not damaged then is not read again.
+    """
     console = report.make_console(sys.stderr)
-    total = sum(map(auditor.size, names))
+    known = [
+        verdict.finding for verdict in before
+        if verdict.state is not State.DAMAGED
+    ]
+    todo = set(names) - {finding.name for finding in known}
+    total = sum(map(auditor.size, todo))
     kind = context.settings.progress
     with report_verify.Watch(kind, total, console) as watch:
         # The largest first: then no thread is left alone with it at the end.
-        verdicts = judge(threads.run_all(
+        found = threads.run_all(
             lambda name: auditor.examine(name, watch.advance),
-            sorted(names, key=auditor.size, reverse=True),
+            sorted(todo, key=auditor.size, reverse=True),
             os.cpu_count() or 1,
-        ))
+        )
+    verdicts = judge([*known, *found])
     verdicts.sort(key=lambda verdict: verdict.name)
     if context.format_data is None:
         console = report.make_console(sys.stdout)
+        if before:
+            console.print('\nAfter the repair:')
         report_verify.print_verdicts(verdicts, console)
         console.print('\n' + report_verify.summary(
             verdicts, watch.count, watch.seconds
@@ -128,7 +144,7 @@ def _one_line(damaged: Sequence[str], repaired: bool) -> str:
     names = ', '.join(damaged[:SHOWN_NAMES])
     more = f' and {count - SHOWN_NAMES} more' if count > SHOWN_NAMES else ''
     advice = '' if repaired else (
-        '; fetch again with: lago template-repo verify --repair'
+        '; mend with: lago template-repo verify --repair'
     )
     return (
         f'{count} image{"s are" if count > 1 else " is"} '

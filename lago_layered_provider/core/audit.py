@@ -7,6 +7,7 @@ published, and it can be used again as soon as its base is.
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
@@ -24,6 +25,9 @@ class Part(enum.Enum):
     METADATA = 'metadata'
     HASH = 'hash'
 
+
+#: The end of the store name of an image that was published again.
+AGAIN = re.compile(r'\+[0-9a-f]{8}$')
 
 #: Without these nobody knows that a guest sees the right bytes.
 _CONTENT = (Part.IMAGE, Part.HEAD, Part.RECORD)
@@ -167,15 +171,23 @@ def select_names(words: Sequence[str], names: Sequence[str]) -> List[str]:
         ]
         if not fits:
             raise errors.TemplateNotFound(
-                f'{word} is not in the store.{nearest(plain, names)}',
+                f'{word} is not in the store.'
+                f'{nearest(plain, _same_form(plain, names))}',
                 hint='See what there is with: lago template-repo store',
             )
         found.update(dict.fromkeys(fits))
     return list(found)
 
 
+def _same_form(plain: str, names: Sequence[str]) -> List[str]:
+    """Return names with as many parts as somebody has given."""
+    parts = plain.count(':') + 1
+    first, last = (0, 3) if parts > 2 else (1, parts + 1)
+    return sorted({':'.join(name.split(':')[first:last]) for name in names})
+
+
 def _is_meant(plain: str, name: str) -> bool:
-    for form in (name, name.rpartition('+')[0]):
+    for form in (name, AGAIN.sub('', name)):
         repository, _, short = form.partition(':')
         template = short.partition(':')[0]
         if plain in (form, short, template, f'{repository}:{template}'):

@@ -73,7 +73,8 @@ class _Finder:
     def find(self, pins: Pins, present: int) -> Optional[Chain]:
         """Return a chain, None where there is a difference."""
         images: Dict[int, Image] = {
-            number: make_image(pin) for number, pin in enumerate(pins[:present])
+            number: make_image(pin)
+            for number, pin in enumerate(pins[:present])
         }
         differences: List[str] = []
         for number in reversed(range(present, len(pins))):
@@ -111,11 +112,10 @@ def make_image(pin: Pin) -> Image:
 
 def _find(catalog: Catalog, pin: Pin) -> Optional[Image]:
     """Return the image that has a pin's name, with its digest if possible."""
-    known = [
-        each.location for each in (*catalog.indexes, *catalog.unread)
-    ]
+    read = [each.location for each in catalog.indexes]
+    unread = [each.location for each in catalog.unread]
     repository = pin.ref.repository
-    if pin.location in known:
+    if pin.location in (*read, *unread):
         repository = pin.location
     wanted = Wanted(pin.ref.template, pin.ref.version, repository)
     for digest in (*pin.digests[:1], None):

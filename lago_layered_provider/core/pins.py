@@ -19,10 +19,11 @@ from typing import (
     NamedTuple,
     Optional,
     Tuple,
+    Union,
 )
 
 from . import errors
-from .model import Digest, ImageRef, show
+from .model import Digest, Image, ImageRef, show
 from .wanted import Pin, Pins, sort_digests
 
 FORMAT = 1
@@ -195,9 +196,10 @@ def _read_wish(entry: object) -> Wish:
 def _read_pin(value: object) -> Pin:
     if not isinstance(value, dict):
         raise ValueError(f'{show(value)} is not an object')
-    ref = ImageRef(*(
-        value.get(key) for key in ('repository', 'template', 'version')
-    ))
+    ref = ImageRef(
+        value.get('repository', ''), value.get('template', ''),
+        value.get('version', ''),
+    )
     location, digests = value.get('location', ''), value.get('digests')
     if not isinstance(location, str):
         raise ValueError(f'location is {show(location)}, expected is a text')
@@ -228,7 +230,7 @@ def describe_wish(wish: Wish) -> str:
     return f'{wish.template} ({algorithm}:{value[:16]}...)'
 
 
-def find_change(locked: Pins, newest: Iterable[Pin]) -> str:
+def find_change(locked: Pins, newest: Iterable[Union[Pin, Image]]) -> str:
     """Return what has become of a chain, empty for nothing."""
     new = tuple(newest)
     if locked[-1].ref != new[-1].ref:

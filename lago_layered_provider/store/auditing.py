@@ -19,6 +19,9 @@ from ..core.record import Record, parse_record
 from . import files, finding, layout, locks, proving
 from .proving import Advance
 
+#: What `look` returns where no file of an image is.
+NOTHING = (None,) * 5
+
 #: Looks at an image that others change all the time.
 MAX_LOOKS = 3
 
@@ -59,6 +62,17 @@ class Auditor:
         except (errors.LayeredError, OSError):
             return None
         return here.backing if here else None
+
+    def describe(self, name: str) -> Optional[Record]:
+        """Return a record of what an image's own header says, None for none.
+        """
+        with files.disk_errors(self._paths.root, reading=True):
+            try:
+                return finding.read_foreign(
+                    self._paths, name, self.size(name)
+                )
+            except (errors.UnsafeImage, FileNotFoundError):
+                return None
 
     def examine(
         self,

@@ -83,11 +83,17 @@ def commit_staged(
 def write_beside(
     paths: layout.Layout,
     name: str,
-    record: Record,
+    record: Optional[Record],
     metadata: Mapping[str, Any],
 ) -> None:
-    """Write what is kept beside an image; the caller holds its lock."""
+    """Write what is kept beside an image; the caller holds its lock.
+
+    Args:
+        record: None leaves what there is, and Lago's hash.
+    """
     files.write_json(paths.metadata(name), dict(metadata), sync=True)
+    if record is None:
+        return
     if record.sha1 is None:
         # One that a plain Lago left would speak of another file.
         files.remove_file(paths.hash(name))

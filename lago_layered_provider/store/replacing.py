@@ -10,14 +10,13 @@ first does not matter.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from typing import Any, Callable, ContextManager, Iterator, Mapping, Optional
 
 from ..core import errors, model, plan
 from ..core.record import Record
 from . import (
-    auditing, committing, files, finding, layout, locks, openers, staging,
+    auditing, committing, files, layout, locks, openers, staging,
 )
 from .directory import Store
 
@@ -29,8 +28,9 @@ class Replacing(Store):
     """The store for those who replace images: what is visible is no answer.
 
     Args:
-        seen: the state of the files of each image that may be replaced; one
-            that has another state by now was replaced by somebody else.
+        seen: the state of the files of each image that may be replaced,
+            where there are any; one that has another state by now was
+            replaced by somebody else.
     """
 
     def __init__(self, root: str, seen: Mapping[str, object]) -> None:
@@ -105,7 +105,7 @@ class Replacing(Store):
     def mend(
         self,
         name: str,
-        record: Record,
+        record: Optional[Record],
         metadata: Mapping[str, Any],
         timeout: Optional[float],
         waiting: Callable[[str], None],
@@ -113,6 +113,9 @@ class Replacing(Store):
         """Write anew what is kept beside an image whose bytes are right.
 
         It may be open meanwhile: the image itself is not touched.
+
+        Args:
+            record: None for an image of a plain Lago, that has none.
 
         Raises:
             LockTimeout: another one holds the image for too long.
@@ -123,6 +126,12 @@ class Replacing(Store):
             if not self._is_replaced(name):
                 committing.write_beside(self._paths, name, record, metadata)
 
+    def partial(
+        self, name: str, *, identity: Optional[str] = None
+    ) -> Optional[model.Partial]:
+        """Return what is there of an unfinished copy, None for nothing."""
+        return super().partial(_copy(name), identity=identity)
+
     def room(self, names: Mapping[str, int]) -> plan.Room:
         """Measure the room for the copies; see `space.Space.room`."""
         return super().room(_copies(names))
@@ -132,7 +141,8 @@ class Replacing(Store):
         return super().reserve(_copies(needs))
 
     def _is_replaced(self, name: str) -> bool:
-        return auditing.look(self._paths, name) != self._seen[name]
+        seen = self._seen.get(name, auditing.NOTHING)
+        return auditing.look(self._paths, name) != seen
 
     def check_unused(self, name: str) -> None:
         """Raise StoreError when a process has an image open."""

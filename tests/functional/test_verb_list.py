@@ -161,6 +161,7 @@ def test_the_tree_shows_what_is_wrong(box: LagoSandbox) -> None:
     }.items():
         start = names.index(title) + 1
         assert names[start:start + len(below)] == below
+    assert f'{LONG}:v1' in names
     rows = {
         row['template']: row
         for row in data(box, 'list', '--tree')['templates']

@@ -1,0 +1,198 @@
+"""Add, update and remove repositories below `template_repos`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Callable, Optional
+
+from . import git_clone
+from .core import errors
+from .core.model import check_name
+from .repositories import find_json
+from .repos_directory import (
+    GIT,
+    INDEX,
+    Added,
+    ReposDirectory,
+    mark_of,
+    parse,
+    read_bytes,
+    read_index,
+)
+
+
+class AddedRepositories:
+    """The repositories in a directory, as `template-repo` changes them.
+
+    Args:
+        read: returns the bytes of the index at a URL.
+        timeout: of git, in seconds without any byte.
+
+    Every method may raise RepositoryError for a name that cannot be one, and
+    for a directory that cannot be read or written.
+    """
+
+    def __init__(
+        self, directory: ReposDirectory, read: Callable[[str], bytes],
+        timeout: float,
+    ) -> None:
+        self.directory = directory
+        self._read = read
+        self._timeout = timeout
+
+    def add(self, url: str, name: Optional[str]) -> Added:
+        """Add the repository at a URL.
+
+        What can be read as an index is one; all else is git's.
+
+        Args:
+            name: of the file or directory; None for that of the index, or
+                the last part of a git repository's URL.
+
+        Raises:
+            RepositoryError: it is neither, or something of that name exists.
+        """
+        if name is not None:
+            _check(name)
+        if url.startswith('-') or not url.isprintable() or not url:
+            raise errors.RepositoryError(f'{url!r} is not a URL or a path')
+        if os.path.exists(url):
+            url = os.path.abspath(url)  # an update runs elsewhere
+        with self.directory.alone(create=True):
+            if name is not None:
+                self._refuse_existing(name)
+            try:
+                body = self._read(url)
+                found = parse(body, url)
+            except (errors.TransferError, errors.IndexFaults) as error:
+                return self._clone(url, name or _last_part(url), error)
+            name = name or found.name
+            self._refuse_existing(name)
+            # In this order: what a kill leaves is mended by an update.
+            self.directory.replace(f'{name}.url', f'{url}\n'.encode())
+            self.directory.replace(f'{name}.json', body)
+            return Added(name, INDEX, url)
+
+    def _clone(
+        self, url: str, name: str, reason: errors.LayeredError
+    ) -> Added:
+        _check(name)
+        self._refuse_existing(name)
+        with self.directory.scratch() as scratch:
+            new = os.path.join(scratch, name)
+            try:
+                git_clone.clone(url, new, timeout=self._timeout)
+            except errors.ToolError as error:
+                said = ''.join(
+                    '\n  - ' + each.message.replace('\n', '\n    ')
+                    for each in (reason, error)
+                )
+                raise errors.RepositoryError(
+                    f'{url} is neither an index nor a git repository:{said}',
+                    hint=error.hint or 'Check the URL.',
+                ) from error
+            if not _has_index(new):
+                raise errors.RepositoryError(
+                    f'{url}: there is no index in that git repository; '
+                    f'Lago looks for files named *.json with a "name" and '
+                    f'"templates"',
+                )
+            with open(mark_of(new), 'w', encoding='utf-8') as stream:
+                stream.write(f'{url}\n')
+            os.rename(new, self.directory.file(name))
+        return Added(name, GIT, url)
+
+    def remove(self, name: str) -> Added:
+        """Remove a repository that was added.
+
+        Raises:
+            RepositoryError: there is none of that name, or somebody has
+                changed its files.
+        """
+        self._find(name)  # before, as the directory may not exist
+        with self.directory.alone():
+            added = self._find(name)
+            path = self.directory.file(name)
+            if added.kind == GIT:
+                if git_clone.is_changed(path):
+                    raise errors.RepositoryError(
+                        f'{path} is not removed: somebody has changed files '
+                        f'there',
+                        hint='See git status; or remove it by hand.',
+                    )
+                with self.directory.scratch() as scratch:
+                    os.rename(path, os.path.join(scratch, name))
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f'{path}.json')
+                os.unlink(f'{path}.url')
+        return added
+
+    def update(self, name: str) -> bool:
+        """Bring a repository up to date; tell whether it has changed.
+
+        Raises:
+            LayeredError: it cannot be had; the old state stays.
+        """
+        self._find(name)  # before, as the directory may not exist
+        with self.directory.alone():
+            added = self._find(name)
+            if added.kind == GIT:
+                return self._pull(name)
+            body = self._read(added.url)
+            parse(body, added.url)
+            path = self.directory.file(f'{name}.json')
+            if read_bytes(path) == body:
+                return False
+            self.directory.replace(f'{name}.json', body)
+            return True
+
+    def _pull(self, name: str) -> bool:
+        path = self.directory.file(name)
+        before = git_clone.head(path)
+        git_clone.pull(path, timeout=self._timeout)
+        after = git_clone.head(path)
+        if after != before and not _has_index(path):
+            git_clone.go_back(path, before)
+            raise errors.RepositoryError(
+                f'{path}: there is no index any more in what is new there',
+                hint='Tell the admin of the repository.',
+            )
+        return after != before
+
+    def _find(self, name: str) -> Added:
+        _check(name)
+        added = self.directory.added()
+        for each in added:
+            if each.name == name:
+                return each
+        raise errors.RepositoryError(
+            f'{name} was not added to {self.directory.path}; there are: '
+            + (', '.join(each.name for each in added) or 'none')
+        )
+
+    def _refuse_existing(self, name: str) -> None:
+        for entry in (name, f'{name}.json', f'{name}.url'):
+            if os.path.lexists(self.directory.file(entry)):
+                raise errors.RepositoryError(
+                    f'{self.directory.file(entry)} exists',
+                    hint='Give another NAME, or remove it first.',
+                )
+
+
+def _check(name: str) -> None:
+    try:
+        check_name(name, 'the repository\'s name')
+    except ValueError as error:
+        raise errors.RepositoryError(str(error)) from None
+
+
+def _last_part(url: str) -> str:
+    """Return what git itself would call a clone."""
+    last = url.rstrip('/').replace(':', '/').rpartition('/')[2]
+    return last[:-len('.git')] if last.endswith('.git') else last
+
+
+def _has_index(directory: str) -> bool:
+    return any(map(read_index, find_json(directory)))

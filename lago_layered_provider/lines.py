@@ -1,0 +1,45 @@
+"""Finds the places of values in a YAML or JSON file, for messages."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from .core.initfile import Way
+
+
+class Lines:
+    """Finds the lines of a file's values; JSON is YAML.
+
+    It is read only when somebody asks.
+    """
+
+    def __init__(self, path: Optional[str]) -> None:
+        self._path = path
+        self._root: Any = None
+
+    def find(self, way: Way) -> Optional[int]:
+        """Return the line of a value, None where that cannot be told."""
+        import yaml
+
+        if self._path and self._root is None:
+            try:
+                with open(self._path, encoding='utf-8') as stream:
+                    self._root = yaml.compose(stream, yaml.SafeLoader)
+            except (OSError, ValueError, yaml.YAMLError):
+                return None
+        node = self._root
+        for step in way:
+            node = _child(node, step)
+        return None if node is None else int(node.start_mark.line) + 1
+
+
+def _child(node: Any, step: object) -> Any:
+    value = getattr(node, 'value', None)
+    if not isinstance(value, list):
+        return None
+    if isinstance(step, int):
+        return value[step] if step < len(value) else None
+    for pair in value:
+        if isinstance(pair, tuple) and str(pair[0].value) == str(step):
+            return pair[1]
+    return None
