@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pty
 import select
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -100,8 +99,8 @@ def test_no_server_is_asked(box: LagoSandbox, server: Nginx) -> None:
     assert len(server.requests()) == asked
 
 
-@pytest.mark.skipif(not shutil.which('zsh'), reason='zsh is not installed')
 def test_zsh(box: LagoSandbox) -> None:
+    require('zsh')
     # It completes only what is typed at a terminal.
     master, slave = pty.openpty()
     process = subprocess.Popen(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from docs.man_page import commands_of, make_parser
+from tests.lab import require
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,8 +35,8 @@ def test_all_commands_are_in_it(page: Path) -> None:
         assert str(parser.epilog).partition(': ')[2] in text
 
 
-@pytest.mark.skipif(not shutil.which('groff'), reason='groff: not installed')
 def test_groff_has_no_complaints(page: Path) -> None:
+    require('groff')
     done = subprocess.run(
         ['groff', '-man', '-Tutf8', '-ww', '-P', '-c', page],
         capture_output=True, encoding='utf-8', check=True,

@@ -67,7 +67,7 @@ def rows(text: str) -> Iterable[Any]:
 def test_help(box: LagoSandbox) -> None:
     done = box.run('--help')
     assert done.code == 0
-    assert ['template-repo', 'List', 'and', 'plan'] in [
+    assert ['template-repo', 'List,', 'fetch,', 'check'] in [
         row[:4] for row in rows(done.stdout)
     ]
     for command in ([], ['list'], ['plan']):
