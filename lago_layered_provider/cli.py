@@ -175,7 +175,7 @@ def _add_repositories(commands: Any) -> None:
     command = _add(
         commands, 'add', 'Add a repository, to be used by its name',
         'lago template-repo add http://templates.example.com/repo.metadata',
-        repositories=False,
+        repositories=False, store=False,
     )
     command.add_argument(
         'url', metavar='URL', help='of an index, or of a git repository',
@@ -189,12 +189,12 @@ def _add_repositories(commands: Any) -> None:
     )
     command = _add(
         commands, 'remove', 'Remove a repository that was added',
-        'lago template-repo remove office', repositories=False,
+        'lago template-repo remove office', repositories=False, store=False,
     )
     command.add_argument('name', metavar='NAME')
     command = _add(
         commands, 'update', 'Bring added repositories up to date',
-        'lago template-repo update', repositories=False,
+        'lago template-repo update', repositories=False, store=False,
     )
     command.add_argument(
         'names', metavar='NAME', nargs='*', help='all if none is named',
@@ -213,7 +213,7 @@ def _add_workdir(command: argparse.ArgumentParser) -> None:
 
 def _add(
     commands: Any, name: str, text: str, example: str, *,
-    repositories: bool = True,
+    repositories: bool = True, store: bool = True,
 ) -> argparse.ArgumentParser:
     """Add a subcommand with the options that it shares with others."""
     parser: argparse.ArgumentParser = commands.add_parser(
@@ -231,10 +231,11 @@ def _add(
             '--init-file', metavar='FILE',
             help='take the repositories that an init file names',
         )
-    parser.add_argument(
-        '--template-store', metavar='DIR',
-        help='store, instead of that of lago init',
-    )
+    if store:
+        parser.add_argument(
+            '--template-store', metavar='DIR',
+            help='store, instead of that of lago init',
+        )
     return parser
 
 

@@ -31,7 +31,8 @@ def make_context(args: argparse.Namespace) -> Context:
     init_file = getattr(args, 'init_file', None)
     if init_file is not None:
         repository = _read_environment(repository, init_file).repository
-    store = args.template_store or section['template_store']
+    given = getattr(args, 'template_store', None)
+    store = given or section['template_store']
     return _make_context(args, repository, store)
 
 
