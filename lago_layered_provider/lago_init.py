@@ -102,13 +102,22 @@ def prepare_images(
     """
     if not isinstance(template_store, TemplateStore):
         return prepare(prefix, conf, template_repo, template_store)
+    init_file = getattr(prefix, lago_hooks.INIT_FILE, None)
+    found = read_environment(conf, template_repo, init_file)
+    if not (found.disks or found.layers):
+        # Such an environment needs no store, and there may be none.
+        return prepare(prefix, conf, template_repo, template_store)
+    if read_flag('locked', lago_plugin.Options.locked):
+        from . import initlock
+
+        found = initlock.hold(found, init_file)
     root = template_store.store.root
     with Usage(root).using(
         lago_plugin.read_lago_settings().lock_timeout,
         lambda holder: lago_messages.warn(f'{root}: waiting for {holder}'),
     ):
-        template_repo = provide(prefix, conf, template_repo, template_store)
-        conf = prepare(prefix, conf, template_repo, template_store)
+        provide(prefix, conf, found, template_store)
+        conf = prepare(prefix, conf, found.repository, template_store)
         _note_usage(prefix, root, prefixes.disk_names(conf['domains']))
     return conf
 
@@ -136,28 +145,19 @@ def _note_usage(prefix: Any, root: str, names: prefixes.DiskNames) -> None:
 
 
 def provide(
-    prefix: Any, conf: Any, template_repo: Any, template_store: TemplateStore
-) -> repository.TemplateRepository:
-    """Bring all templates into the store.
-
-    Returns:
-        the repositories to go on with.
-    """
-    init_file = getattr(prefix, lago_hooks.INIT_FILE, None)
-    found = read_environment(conf, template_repo, init_file)
-    if read_flag('locked', lago_plugin.Options.locked):
-        from . import initlock
-
-        found = initlock.hold(found, init_file)
-    if found.disks or found.parents or found.packed:
-        qemu_img.require()
-        with lago.log_utils.LogTask('Fetch templates', logger=LOGGER):
-            found.provide(template_store)
+    prefix: Any,
+    conf: Any,
+    found: environment.Environment,
+    template_store: TemplateStore,
+) -> None:
+    """Bring all templates into the store; let Lago's objects know of them."""
+    qemu_img.require()
+    with lago.log_utils.LogTask('Fetch templates', logger=LOGGER):
+        found.provide(template_store)
     setattr(prefix, ENVIRONMENT, found)
     _name_locations(conf, found.locations)
     _recall_metadata(conf, found.layers)
     prefix.metadata[REPOSITORIES] = saved_repositories(found)
-    return found.repository
 
 
 def _name_locations(conf: Any, locations: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ verb; `import lago_layered_provider.lago_plugin` does the same for users of
 
 The way of a `lago init`: `TemplateRepository.from_url` and `TemplateStore`
 only remember where things are. Then `Prefix` prepares the images of all
-domains: first `lago_init.provide` brings the chains of all of them into the
+domains: first `lago_init` brings the chains of all of them into the
 store, then Lago makes the disks, one by one, and finds everything there.
 
 Every `lago` command pays for this import, also those that have nothing to do

@@ -308,3 +308,18 @@ def test_the_verb_takes_the_init_files_repositories(
     for arguments in (['template-repo', 'plan'], ['init', '--plan']):
         planned = data_of(box, *arguments)
         assert planned['wanted'] == ['mine:nfs:v1']
+
+
+def test_an_environment_without_templates_needs_no_store(
+    tmp_path: Path
+) -> None:
+    box = LagoSandbox(
+        tmp_path / 'box',
+        {'vm0': {'type': 'empty', 'size': '1M', 'template_name': None}},
+        store=Path('/proc/no/such/store'),
+    )
+    disk = box.init_data['domains']['vm0']['disks'][0]
+    del disk['template_name']
+    box.write()
+    init_well(box)
+    assert box.disk('vm0').exists()
