@@ -29,7 +29,8 @@ def provision(
 ) -> Plan:
     """Bring the chains of all wanted templates into the store.
 
-    Nothing is fetched, locked or written before the plan stands.
+    Nothing is fetched, and no image locked, before the plan stands. No
+    prune takes what the plan counts on: it waits.
 
     Args:
         stream: where the plan and the progress are shown.
