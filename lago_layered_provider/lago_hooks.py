@@ -129,7 +129,7 @@ def leave_no_half_prefix(virt_conf_from_stream: Function) -> Function:
         setattr(prefix, INIT_FILE, getattr(conf_fd, 'name', None))
         try:
             return virt_conf_from_stream(prefix, conf_fd, *args, **kwargs)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             _remove_prefix(prefix)
             raise lago.utils.LagoUserException(
                 f'The init file is neither JSON nor YAML: {error}'

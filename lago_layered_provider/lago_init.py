@@ -124,8 +124,10 @@ def prepare_images(
 
 def note_move(prefix: Any, root: str) -> None:
     """Tell the store where a prefix is now; Lago's command goes on anyway."""
-    _note_usage(prefix, root, {})
-    prefix._save_metadata()
+    # The command may only want to look, and with fewer rights.
+    with contextlib.suppress(OSError, errors.LayeredError):
+        _note_usage(prefix, root, {})
+        prefix._save_metadata()
 
 
 def _note_usage(prefix: Any, root: str, names: prefixes.DiskNames) -> None:
@@ -137,7 +139,7 @@ def _note_usage(prefix: Any, root: str, names: prefixes.DiskNames) -> None:
     prefix.metadata[lago_hooks.NOTED] = {'store': root, 'prefix': path}
     try:
         Usage(root).note(found.note)
-    except errors.StoreError as error:
+    except errors.LayeredError as error:
         lago_messages.warn(
             f'{error.message}; it will not know of this environment, and '
             f'somebody may remove what it stands on.'
@@ -182,8 +184,10 @@ def _recall_metadata(conf: Any, layers: Collection[str]) -> None:
         path = os.path.abspath(os.path.expandvars(str(disk.get('path', ''))))
         if path in layers and 'metadata' not in disk:
             with contextlib.suppress(OSError, ValueError):
-                with open(f'{path}.metadata') as stream:
-                    disk['metadata'] = json.load(stream)
+                with open(f'{path}.metadata', encoding='utf-8') as stream:
+                    said = json.load(stream)
+                if isinstance(said, dict):
+                    disk['metadata'] = said
 
 
 def saved_repositories(

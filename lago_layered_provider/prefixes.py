@@ -69,7 +69,10 @@ def survey(root: str, workdirs: Iterable[str]) -> Survey:
             notes[note.uuid] = replace(found.note, uses=uses)
     for directory in workdirs:
         for place in _find_prefixes(directory):
-            found = read_note(place, root)
+            try:
+                found = read_note(place, root)
+            except OSError as error:
+                raise _unsearchable(error) from error
             doubts += found.doubts
             if found.note.uses:
                 notes.setdefault(found.note.uuid, found.note)
@@ -163,7 +166,8 @@ def _is_uuid(prefix: str, uuid: str) -> bool:
 
 
 def _read_uuid(prefix: str) -> str:
-    with open(os.path.join(prefix, 'uuid'), encoding='utf-8') as stream:
+    path = os.path.join(prefix, 'uuid')
+    with open(path, encoding='utf-8', errors='replace') as stream:
         return stream.read().strip()
 
 
@@ -171,11 +175,7 @@ def _find_prefixes(directory: str) -> Iterator[str]:
     top = os.path.abspath(directory)
 
     def fail(error: OSError) -> None:
-        raise errors.LocalLayerError(
-            f'{error.filename} cannot be searched for environments: '
-            f'{error.strerror}',
-            hint='Nothing was removed.',
-        ) from error
+        raise _unsearchable(error) from error
 
     for path, directories, files in os.walk(top, onerror=fail):
         if 'uuid' in files and 'images' in directories:
@@ -183,6 +183,14 @@ def _find_prefixes(directory: str) -> Iterator[str]:
             yield path
         elif path[len(top):].count(os.sep) >= MAX_DEPTH:
             directories.clear()
+
+
+def _unsearchable(error: OSError) -> errors.LocalLayerError:
+    return errors.LocalLayerError(
+        f'{error.filename} cannot be searched for environments: '
+        f'{error.strerror}',
+        hint='Nothing was removed.',
+    )
 
 
 def _read_names(prefix: str) -> DiskNames:

@@ -25,7 +25,7 @@ class Context:
     Attributes:
         repository: those of `lago init`, or of `--repo` or `--init-file`.
         read_environment: reads an init file by its path.
-        workdir: Lago's working directory of the current directory, if any.
+        repos_directory: where repositories are found by their name.
         format_data: what prints data for programs; None: print for people.
         warn: told what people should know.
     """

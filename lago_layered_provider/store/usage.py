@@ -46,17 +46,19 @@ class Usage:
     ) -> Iterator[None]:
         """Keep all images until it is noted who uses them.
 
-        Does nothing in a store that cannot be written: nobody prunes it
-        with these rights.
+        Does nothing in a store that cannot be written.
 
         Raises:
             LockTimeout: somebody removes images for too long.
         """
-        if not os.access(self._paths.root, os.W_OK):
-            if os.path.exists(self._paths.root):
-                yield
-                return
-        with self._use_lock('using images', timeout, waiting, shared=True):
+        with contextlib.ExitStack() as stack:
+            # What is there can be used; who fetches will be told.
+            with contextlib.suppress(
+                errors.StoreNotWritable, errors.NotEnoughSpace
+            ):
+                stack.enter_context(self._use_lock(
+                    'using images', timeout, waiting, shared=True
+                ))
             yield
 
     @contextlib.contextmanager

@@ -323,3 +323,12 @@ def test_an_environment_without_templates_needs_no_store(
     box.write()
     init_well(box)
     assert box.disk('vm0').exists()
+
+
+def test_an_init_file_that_is_no_text(online: LagoSandbox) -> None:
+    online.init_file.write_bytes(b'\xff\xfe\x00domains')
+    for arguments in (['init', '--plan'], ['init'], ['template-repo', 'lock']):
+        done = online.run(*arguments)
+        assert done.code == 2, done.output
+        assert 'Traceback' not in done.output
+    assert not (online.workdir / 'default').exists()

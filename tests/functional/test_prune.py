@@ -489,3 +489,13 @@ def test_random_rounds(
             player.random.choice(actions)()
         player.prune()
         player.check()
+
+
+def test_garbage_in_the_place_of_an_environment(box: LagoSandbox) -> None:
+    """Not its own uuid any more: it is another directory by now."""
+    (box.workdir / 'default' / 'uuid').write_bytes(b'\xff\xfe garbage')
+    done = verb(box, 'store')
+    assert 'this environment is gone' in ' '.join(done.stdout.split())
+    # Who says where environments are is believed, whatever their uuid.
+    verb(box, 'prune', '--workdir', str(box.root))
+    assert len(box.stored()) == 3
