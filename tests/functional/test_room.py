@@ -321,3 +321,25 @@ def test_foreign_image_in_the_store(
     assert 'remove it' in plain
     image.unlink()
     world.succeed(forest)
+
+
+def test_a_complete_store_that_somebody_else_keeps(
+    world: World, forest: Dict[str, DiskImage]
+) -> None:
+    """The directory can be written, but not what is noted in it."""
+    world.succeed(forest)
+    if os.geteuid() == 0:
+        require('setpriv')
+        world.box.prefix_command = [
+            'setpriv', '--bounding-set=-dac_override,-dac_read_search',
+        ]
+    noted = [*(world.box.store / '.layered').rglob('*')]
+    for path in [*noted, world.box.store / '.layered']:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    done = init_again(world)
+    assert done.code == 0, done.output
+    assert 'will not know of this environment' in ' '.join(
+        done.output.split()
+    )
+    for path in [world.box.store / '.layered', *noted]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
