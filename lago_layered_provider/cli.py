@@ -10,6 +10,8 @@ import argparse
 import sys
 from typing import Any, Dict
 
+from . import cli_publishing
+
 WANTED: Dict[str, Any] = {
     'metavar': 'LagoInitFile | TEMPLATE',
     'help': (
@@ -39,11 +41,12 @@ def populate_parser(parser: argparse.ArgumentParser) -> None:
     _add_removals(commands)
     _add_locks(commands)
     _add_repositories(commands)
+    cli_publishing.add_commands(commands, add_command)
 
 
 def _add_looks(commands: Any) -> None:
     """Add what only looks at repositories."""
-    command = _add(
+    command = add_command(
         commands, 'list', 'List the templates of the repositories',
         'lago template-repo list el7',
     )
@@ -55,7 +58,7 @@ def _add_looks(commands: Any) -> None:
         '--tree', action='store_true',
         help='draw which image stands on which',
     )
-    command = _add(
+    command = add_command(
         commands, 'show', 'Show all that is known of one image',
         'lago template-repo show el7-nfs:v2',
     )
@@ -67,13 +70,13 @@ def _add_looks(commands: Any) -> None:
 
 def _add_transfers(commands: Any) -> None:
     """Add the plan, and the transfer alone."""
-    command = _add(
+    command = add_command(
         commands, 'plan', 'Show what lago init would fetch, without doing it',
         'lago template-repo plan el7-nfs:v2',
     )
     command.add_argument('wanted', nargs='*', **WANTED)
     command.add_argument('--locked', **LOCKED)
-    command = _add(
+    command = add_command(
         commands, 'pull', 'Fetch templates into the store, ahead of lago init',
         'lago template-repo pull el7-nfs:v2',
     )
@@ -87,7 +90,7 @@ def _add_transfers(commands: Any) -> None:
 
 def _add_store(commands: Any) -> None:
     """Add what looks at the store, and mends it."""
-    command = _add(
+    command = add_command(
         commands, 'store', 'Show what the store holds, and who uses it',
         'lago template-repo store --tree', repositories=False,
     )
@@ -96,13 +99,13 @@ def _add_store(commands: Any) -> None:
         help='draw which image stands on which',
     )
     _add_workdir(command)
-    command = _add(
+    command = add_command(
         commands, 'why', 'Show who needs an image of the store',
         'lago template-repo why el7-base:v1', repositories=False,
     )
     command.add_argument('image', metavar='IMAGE')
     _add_workdir(command)
-    command = _add(
+    command = add_command(
         commands, 'verify', 'Check that the images of the store are intact',
         'lago template-repo verify el7-nfs:v2',
     )
@@ -118,7 +121,7 @@ def _add_store(commands: Any) -> None:
 
 def _add_removals(commands: Any) -> None:
     """Add what frees room, and what keeps from it."""
-    command = _add(
+    command = add_command(
         commands, 'prune', 'Remove the images that nobody needs',
         'lago template-repo prune --dry-run', repositories=False,
     )
@@ -138,12 +141,12 @@ def _add_removals(commands: Any) -> None:
         help='stop when so much is free, as 20G; the oldest go first',
     )
     _add_workdir(command)
-    command = _add(
+    command = add_command(
         commands, 'hold', 'Keep an image although nothing uses it',
         'lago template-repo hold el7-base:v1', repositories=False,
     )
     command.add_argument('image', metavar='IMAGE')
-    command = _add(
+    command = add_command(
         commands, 'release', 'Undo a hold',
         'lago template-repo release el7-base:v1', repositories=False,
     )
@@ -152,7 +155,7 @@ def _add_removals(commands: Any) -> None:
 
 def _add_locks(commands: Any) -> None:
     """Add what writes and compares a LagoInitFile.lock."""
-    command = _add(
+    command = add_command(
         commands, 'lock',
         'Write down the exact images of an environment, for init --locked',
         'lago template-repo lock',
@@ -162,7 +165,7 @@ def _add_locks(commands: Any) -> None:
         '--update', action='store_true',
         help='take newer versions where there are any',
     )
-    command = _add(
+    command = add_command(
         commands, 'outdated',
         'Show which locked templates have newer versions',
         'lago template-repo outdated',
@@ -172,7 +175,7 @@ def _add_locks(commands: Any) -> None:
 
 def _add_repositories(commands: Any) -> None:
     """Add what changes the repositories below template_repos."""
-    command = _add(
+    command = add_command(
         commands, 'add', 'Add a repository, to be used by its name',
         'lago template-repo add http://templates.example.com/repo.metadata',
         repositories=False, store=False,
@@ -187,12 +190,12 @@ def _add_repositories(commands: Any) -> None:
             'or the end of the URL of a git repository'
         ),
     )
-    command = _add(
+    command = add_command(
         commands, 'remove', 'Remove a repository that was added',
         'lago template-repo remove office', repositories=False, store=False,
     )
     command.add_argument('name', metavar='NAME')
-    command = _add(
+    command = add_command(
         commands, 'update', 'Bring added repositories up to date',
         'lago template-repo update', repositories=False, store=False,
     )
@@ -211,7 +214,7 @@ def _add_workdir(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add(
+def add_command(
     commands: Any, name: str, text: str, example: str, *,
     repositories: bool = True, store: bool = True,
 ) -> argparse.ArgumentParser:

@@ -10,10 +10,9 @@ import lago.log_utils
 import lago.utils
 
 from .core import errors
+from .messages import fold
 
 LOGGER = logging.getLogger(__name__)
-
-MESSAGE_COLUMNS = 79
 
 Function = Callable[..., Any]
 
@@ -25,25 +24,11 @@ def as_lago_errors(function: Function) -> Function:
         try:
             return function(*args, **kwargs)
         except (errors.ResolveError, errors.IndexFaults) as error:
-            raise lago.utils.LagoUserException(_fold(str(error))) from error
+            raise lago.utils.LagoUserException(fold(str(error))) from error
         except errors.LayeredError as error:
-            raise lago.utils.LagoException(_fold(str(error))) from error
+            raise lago.utils.LagoException(fold(str(error))) from error
 
     return wrapper
-
-
-def _fold(text: str) -> str:
-    """Break lines at 79 columns, where words allow; indents stay."""
-    import textwrap
-
-    folded = []
-    for line in text.splitlines():
-        indent = ' ' * (len(line) - len(line.lstrip(' -')))
-        folded += textwrap.wrap(
-            line, MESSAGE_COLUMNS, subsequent_indent=indent,
-            break_long_words=False, break_on_hyphens=False,
-        )
-    return '\n'.join(folded)
 
 
 def warn(text: str) -> None:

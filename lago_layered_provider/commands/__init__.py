@@ -31,11 +31,18 @@ MODULES: Dict[str, str] = {
     'add': 'repositories',
     'remove': 'repositories',
     'update': 'repositories',
+    'create': 'publishing',
+    'index': 'publishing',
+    'build': 'building',
+    'lint': 'linting',
+    'add-layer': 'layering',
+    'flatten': 'layering',
+    'mirror': 'mirroring',
 }
 
 
 def find_command(name: str) -> Callable[[Context], int]:
     """Return the function that runs a command."""
     module = importlib.import_module(f'{__name__}.{MODULES[name]}')
-    found: Callable[[Context], int] = getattr(module, f'run_{name}')
+    found: Callable[[Context], int] = getattr(module, f'run_{name.replace("-", "_")}')
     return found

@@ -192,6 +192,14 @@ def source_faults(sources: Mapping[str, Any], name: object) -> Iterator[str]:
         yield f'source {model.show(name)} has no "type"'
     elif not isinstance(spec.get('args', {}), dict):
         yield f'source {model.show(name)}: "args" is not an object'
+    elif not _are_texts(spec.get('mirrors', [])):
+        yield f'source {model.show(name)}: "mirrors" is not a list of URLs'
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(each, str) and each for each in value
+    )
 
 
 def names_file(

@@ -228,6 +228,24 @@ class ExportError(LayeredError):
     """A disk cannot be exported."""
 
 
+class PublishError(LayeredError):
+    """Images cannot be published, or layers not made; `faults` is all of it.
+    """
+
+    def __init__(
+        self, where: str, faults: Sequence[str], *, hint: str = ''
+    ) -> None:
+        self.faults = tuple(faults)
+        lines = ''.join(
+            '\n  - ' + fault.replace('\n', '\n    ') for fault in faults
+        )
+        super().__init__(f'{where}:{lines}', hint=hint)
+
+
+class SignatureRefused(LayeredError):
+    """An index is not signed as the keyring demands."""
+
+
 class ToolError(LayeredError):
     """A program is missing or failed."""
 

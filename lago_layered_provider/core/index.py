@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import Any, Iterator, List, Mapping, Tuple
+from typing import Any, Iterator, List, Mapping, Optional, Tuple
 
 from . import entry, errors, model
 from .model import Image, ImageRef
@@ -20,10 +20,15 @@ MAX_INDEX_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """How an index describes a source: a provider's type and arguments."""
+    """How an index describes a source: a provider's type and arguments.
+
+    Attributes:
+        mirrors: further places that have the same files, best first.
+    """
 
     type: str
     args: Mapping[str, Any]
+    mirrors: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,15 @@ class Index:
     Attributes:
         location: path or URL where it was read from, for messages.
         sources, raw_templates: as they stand in the document.
+        timestamp: when it was published, in seconds since 1970; None where
+            it does not say so.
     """
 
     name: str
     location: str
     sources: Mapping[str, Any] = field(repr=False)
     raw_templates: Mapping[str, Any] = field(repr=False)
+    timestamp: Optional[float] = None
 
     def templates(self) -> Tuple[str, ...]:
         """The names of all templates."""
@@ -58,7 +66,11 @@ class Index:
         if faults:
             raise errors.IndexFaults(self.location, faults)
         spec = self.sources[name]
-        return SourceSpec(type=spec['type'], args=spec.get('args', {}))
+        return SourceSpec(
+            type=spec['type'],
+            args=spec.get('args', {}),
+            mirrors=tuple(spec.get('mirrors', ())),
+        )
 
     def image(self, template: str, version: str) -> Image:
         """Return what the index says of an image.
@@ -138,7 +150,14 @@ def parse_index(data: bytes, location: str) -> Index:
         location=location,
         sources=document.get('sources', {}),
         raw_templates=document.get('templates', {}),
+        timestamp=_find_timestamp(document),
     )
+
+
+def _find_timestamp(document: Mapping[str, Any]) -> Optional[float]:
+    """Return when an index was published; other forms are none."""
+    age = entry.read_age(document)
+    return None if age < 0 else age
 
 
 def parse_json(data: bytes, location: str) -> Any:
