@@ -44,5 +44,6 @@ MODULES: Dict[str, str] = {
 def find_command(name: str) -> Callable[[Context], int]:
     """Return the function that runs a command."""
     module = importlib.import_module(f'{__name__}.{MODULES[name]}')
-    found: Callable[[Context], int] = getattr(module, f'run_{name.replace("-", "_")}')
+    function = name.replace('-', '_')
+    found: Callable[[Context], int] = getattr(module, f'run_{function}')
     return found

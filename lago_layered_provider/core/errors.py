@@ -36,8 +36,9 @@ class IndexFaults(LayeredError):
         if len(self.faults) == 1:
             message = f'{document}: {self.faults[0]}'
         else:
-            lines = ''.join(f'\n  - {fault}' for fault in self.faults)
-            message = f'{document}: {len(self.faults)} faults:{lines}'
+            message = (
+                f'{document}: {len(self.faults)} faults:{_list(self.faults)}'
+            )
         super().__init__(message, hint=hint)
 
 
@@ -178,10 +179,9 @@ class UnsafeImage(LayeredError):
         self.image = image
         self.reasons = tuple(reasons)
         self.url = url
-        lines = ''.join(f'\n  - {reason}' for reason in self.reasons)
         origin = f' from {url}' if url else ''
         super().__init__(
-            f'{image}{origin}: refused before use:{lines}',
+            f'{image}{origin}: refused before use:{_list(self.reasons)}',
             hint=(
                 'Nothing of it was kept; tell the admin of the repository.'
                 if url else
@@ -198,9 +198,9 @@ class NotAsLocked(LayeredError):
         self, where: str, differences: Sequence[str], *, hint: str
     ) -> None:
         self.differences = tuple(differences)
-        lines = ''.join(f'\n  - {each}' for each in self.differences)
         super().__init__(
-            f'{where}; nothing was fetched:{lines}', hint=hint
+            f'{where}; nothing was fetched:{_list(self.differences)}',
+            hint=hint,
         )
 
 
@@ -229,17 +229,13 @@ class ExportError(LayeredError):
 
 
 class PublishError(LayeredError):
-    """Images cannot be published, or layers not made; `faults` is all of it.
-    """
+    """Images cannot be published; `faults` holds all that is in the way."""
 
     def __init__(
         self, where: str, faults: Sequence[str], *, hint: str = ''
     ) -> None:
         self.faults = tuple(faults)
-        lines = ''.join(
-            '\n  - ' + fault.replace('\n', '\n    ') for fault in faults
-        )
-        super().__init__(f'{where}:{lines}', hint=hint)
+        super().__init__(f'{where}:{_list(self.faults)}', hint=hint)
 
 
 class SignatureRefused(LayeredError):
@@ -285,6 +281,12 @@ class SeveralFailed(LayeredError):
             f'{len(self.errors)} images failed:{lines}',
             hint='\n'.join(filter(None, hints)),
         )
+
+
+def _list(items: Iterable[str]) -> str:
+    return ''.join(
+        '\n  - ' + item.replace('\n', '\n    ') for item in items
+    )
 
 
 def _beginning(digest: str) -> str:
