@@ -33,13 +33,10 @@ class IndexFaults(LayeredError):
     ) -> None:
         self.document = document
         self.faults = tuple(faults)
+        said = f'{len(self.faults)} faults:{_list(self.faults)}'
         if len(self.faults) == 1:
-            message = f'{document}: {self.faults[0]}'
-        else:
-            message = (
-                f'{document}: {len(self.faults)} faults:{_list(self.faults)}'
-            )
-        super().__init__(message, hint=hint)
+            said = self.faults[0]
+        super().__init__(f'{document}: {said}', hint=hint)
 
 
 class ResolveError(LayeredError):
@@ -152,12 +149,11 @@ class DigestMismatch(VerifyError):
     """
 
     def __init__(
-        self, image: str, *, expected: str, found: str, what: str,
-        hint: str = '',
+        self, image: str, *, expected: str, found: str, **said: str
     ) -> None:
         super().__init__(
             image, expected=_beginning(expected), found=_beginning(found),
-            what=what, hint=hint,
+            **said,
         )
         self.expected = expected
         self.found = found
