@@ -267,21 +267,19 @@ class SeveralFailed(LayeredError):
 
     def __init__(self, errors: Iterable[LayeredError]) -> None:
         self.errors = tuple(errors)
-        lines = ''.join(
-            '\n- ' + error.message.replace('\n', '\n  ')
-            for error in self.errors
-        )
+        lines = _list((each.message for each in self.errors), '')
         # A server that is gone is the same advice for all of its images.
-        hints = dict.fromkeys(error.hint for error in self.errors)
+        hints = dict.fromkeys(each.hint for each in self.errors)
         super().__init__(
             f'{len(self.errors)} images failed:{lines}',
             hint='\n'.join(filter(None, hints)),
         )
 
 
-def _list(items: Iterable[str]) -> str:
+def _list(items: Iterable[str], indent: str = '  ') -> str:
     return ''.join(
-        '\n  - ' + item.replace('\n', '\n    ') for item in items
+        f'\n{indent}- ' + item.replace('\n', f'\n{indent}  ')
+        for item in items
     )
 
 
