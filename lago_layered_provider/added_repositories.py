@@ -6,9 +6,10 @@ import contextlib
 import os
 from typing import Callable, Optional
 
-from . import git_clone
+from . import git_clone, gpg
 from .core import errors
 from .core.model import check_name
+from .index_reading import Fetched, refuse_older
 from .repositories import find_json
 from .repos_directory import (
     GIT,
@@ -26,7 +27,8 @@ class AddedRepositories:
     """The repositories in a directory, as `template-repo` changes them.
 
     Args:
-        read: returns the bytes of the index at a URL.
+        read: returns the index at a URL, with the signature that proves it
+            where there is a keyring.
         timeout: of git, in seconds without any byte.
 
     Every method may raise RepositoryError for a name that cannot be one, and
@@ -34,7 +36,7 @@ class AddedRepositories:
     """
 
     def __init__(
-        self, directory: ReposDirectory, read: Callable[[str], bytes],
+        self, directory: ReposDirectory, read: Callable[[str], Fetched],
         timeout: float,
     ) -> None:
         self.directory = directory
@@ -63,15 +65,15 @@ class AddedRepositories:
             if name is not None:
                 self._refuse_existing(name)
             try:
-                body = self._read(url)
-                found = parse(body, url)
+                fetched = self._read(url)
+                found = parse(fetched.body or b'', url)
             except (errors.TransferError, errors.IndexFaults) as error:
                 return self._clone(url, name or _last_part(url), error)
             name = name or found.name
             self._refuse_existing(name)
             # In this order: what a kill leaves is mended by an update.
             self.directory.replace(f'{name}.url', f'{url}\n'.encode())
-            self.directory.replace(f'{name}.json', body)
+            self._save(name, fetched)
             return Added(name, INDEX, url)
 
     def _clone(
@@ -124,8 +126,9 @@ class AddedRepositories:
                 with self.directory.scratch() as scratch:
                     os.rename(path, os.path.join(scratch, name))
             else:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(f'{path}.json')
+                for ending in ('.json', '.json.asc'):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(path + ending)
                 os.unlink(f'{path}.url')
         return added
 
@@ -140,13 +143,37 @@ class AddedRepositories:
             added = self._find(name)
             if added.kind == GIT:
                 return self._pull(name)
-            body = self._read(added.url)
-            parse(body, added.url)
+            fetched = self._read(added.url)
+            found = parse(fetched.body or b'', added.url)
             path = self.directory.file(f'{name}.json')
-            if read_bytes(path) == body:
+            before, signature = read_bytes(path), read_bytes(f'{path}.asc')
+            if fetched.signature and signature:
+                refuse_older(found, before, path)
+            if before == fetched.body and signature == (
+                fetched.signature or b''
+            ):
                 return False
-            self.directory.replace(f'{name}.json', body)
+            self._save(name, fetched)
             return True
+
+    def _save(self, name: str, fetched: Fetched) -> None:
+        """Write an index and its signature.
+
+        A signature that fits what is there is there at any moment: first
+        both, then the index, then the new one alone.
+        """
+        path = self.directory.file(f'{name}.json')
+        new = fetched.signature
+        if new:
+            with contextlib.suppress(ValueError):
+                new = gpg.join(read_bytes(f'{path}.asc'), new)
+            self.directory.replace(f'{name}.json.asc', new)
+        self.directory.replace(f'{name}.json', fetched.body or b'')
+        if fetched.signature:
+            self.directory.replace(f'{name}.json.asc', fetched.signature)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f'{path}.asc')
 
     def _pull(self, name: str) -> bool:
         path = self.directory.file(name)
@@ -173,7 +200,9 @@ class AddedRepositories:
         )
 
     def _refuse_existing(self, name: str) -> None:
-        for entry in (name, f'{name}.json', f'{name}.url'):
+        for entry in (
+            name, f'{name}.json', f'{name}.json.asc', f'{name}.url'
+        ):
             if os.path.lexists(self.directory.file(entry)):
                 raise errors.RepositoryError(
                     f'{self.directory.file(entry)} exists',

@@ -1,16 +1,27 @@
-"""Copy, thin out and compress disk images, with the tools that Lago uses."""
+"""Fill, clean, thin out and compress images, with the tools Lago uses.
+
+Those of libguestfs get the options that lago-images gives them.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+from typing import Iterable, List
 
 from . import processes
 
 #: Disks are large and machines can be slow; this only ends what hangs.
 TIMEOUT_SECONDS = 6 * 3600
 
+BUILDER = 'virt-builder'
+CUSTOMIZE = 'virt-customize'
+SYSPREP = 'virt-sysprep'
 SPARSIFY = 'virt-sparsify'
+GUESTFS_HINT = (
+    'Install what is missing (Debian: libguestfs-tools, Fedora: '
+    'guestfs-tools; qemu-img: qemu-utils, qemu-img).'
+)
 SPARSIFY_HINT = (
     'Install virt-sparsify (Debian: libguestfs-tools, Fedora: '
     'guestfs-tools).'
@@ -32,6 +43,60 @@ def copy(source: str, target: str) -> None:
         timeout=TIMEOUT_SECONDS,
     )
     os.chmod(target, os.stat(target).st_mode | 0o600)
+
+
+def find_missing(tools: Iterable[str]) -> List[str]:
+    """Return those of some programs that are not installed."""
+    return [tool for tool in tools if shutil.which(tool) is None]
+
+
+def build_template(name: str, commands: str, path: str) -> str:
+    """Make a qcow2 image of a template of virt-builder.
+
+    Where templates come from is the user's own configuration.
+
+    Args:
+        commands: the file with the commands of virt-builder.
+
+    Returns:
+        what it printed.
+
+    Raises:
+        ToolError: it is missing or failed.
+    """
+    return _run_guestfs([
+        BUILDER, f'--commands-from-file={commands}', '--format=qcow2',
+        f'--output={path}', '--', name,
+    ])
+
+
+def customize(path: str, commands: str) -> str:
+    """Run the commands of a file on a qcow2 image; return what it printed.
+
+    Raises:
+        ToolError: virt-customize is missing or failed.
+    """
+    return _run_guestfs([
+        CUSTOMIZE, f'--commands-from-file={commands}', '--format=qcow2',
+        f'--add={path}',
+    ])
+
+
+def sysprep(path: str) -> str:
+    """Take out of a qcow2 image what only one machine may have.
+
+    Raises:
+        ToolError: virt-sysprep is missing or failed.
+    """
+    return _run_guestfs([
+        SYSPREP, '--format=qcow2', '--selinux-relabel', f'--add={path}',
+    ])
+
+
+def _run_guestfs(command: List[str]) -> str:
+    return processes.run(
+        command, timeout=TIMEOUT_SECONDS, hint=GUESTFS_HINT
+    )
 
 
 def can_sparsify() -> bool:

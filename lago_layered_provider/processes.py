@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
-from typing import Collection, Mapping, Optional, Sequence
+import threading
+from typing import (
+    IO, Collection, Iterable, List, Mapping, Optional, Sequence,
+)
 
 from .core.errors import ToolError
 
@@ -53,3 +57,56 @@ def run(
             command, status=done.returncode, stderr=done.stderr.strip()
         )
     return done.stdout
+
+
+def pipe(
+    command: Sequence[str], chunks: Iterable[bytes], output: IO[bytes], *,
+    hint: str = '',
+) -> None:
+    """Send bytes through a program into an open file.
+
+    Args:
+        chunks: what it reads, as it comes; an error there ends the program.
+        hint: what to do when there is no such program.
+
+    Raises:
+        ToolError: it is missing or failed; with what it said.
+    """
+    try:
+        process = subprocess.Popen(
+            command, env={**os.environ, 'LC_ALL': 'C'},
+            stdin=subprocess.PIPE, stdout=output, stderr=subprocess.PIPE,
+        )
+    except FileNotFoundError:
+        raise ToolError(command, stderr='not found', hint=hint) from None
+    except OSError as error:
+        raise ToolError(command, stderr=str(error)) from error
+    assert process.stdin is not None and process.stderr is not None
+    said: List[bytes] = []
+    # Read beside: a program that says much would else wait for us.
+    reader = threading.Thread(
+        target=lambda stream: said.append(stream.read()),
+        args=[process.stderr], daemon=True,
+    )
+    reader.start()
+    try:
+        for chunk in chunks:
+            process.stdin.write(chunk)
+        process.stdin.close()
+        process.wait()
+    except BrokenPipeError:
+        process.wait()  # it has ended, and has said why
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        reader.join()
+        process.stderr.close()
+    if process.returncode:
+        raise ToolError(
+            command, status=process.returncode,
+            stderr=b''.join(said).decode(errors='replace').strip(),
+        )

@@ -2,7 +2,8 @@
 
 Every image is opened with the format given, never probed. Those that come
 from a repository are opened alone: neither `check` nor `info` follows a
-backing file. Their headers are judged by `core.safety` before.
+backing file. Their headers are judged by `core.safety` before. Whoever lets
+qemu-img follow a chain has looked at all of its headers.
 """
 
 from __future__ import annotations
@@ -93,6 +94,102 @@ def rename_base(path: str, fmt: str, name: str, base_format: str) -> None:
         ToolError: qemu-img failed.
     """
     _rebase(path, fmt, name, base_format, ['-u'])
+
+
+def create_layer(path: str, base: str, base_format: str) -> None:
+    """Create an empty qcow2 layer, of the virtual size of its base.
+
+    Raises:
+        ToolError: qemu-img failed, or the base cannot be used.
+    """
+    _run(
+        ['create', '-q', '-f', 'qcow2', '-F', base_format,
+         '-b', os.path.abspath(base), os.path.abspath(path)],
+    )
+
+
+def keep_difference(path: str, base: str, base_format: str) -> None:
+    """Put an empty qcow2 layer on another base, with what differs in it.
+
+    Where the old base has zeros and the new one data, the layer gets
+    clusters that are marked as zeros and take no room.
+
+    Raises:
+        ToolError: qemu-img failed; the layer cannot be used any more.
+    """
+    node = {
+        'driver': 'qcow2', 'discard': 'unmap', 'detect-zeroes': 'unmap',
+        'file': {'driver': 'file', 'filename': os.path.abspath(path)},
+    }
+    _run(
+        ['rebase', '-q', '-F', base_format, '-b', os.path.abspath(base),
+         f'json:{json.dumps(node)}'],
+        timeout=REBASE_TIMEOUT_SECONDS,
+    )
+
+
+def repack_layer(
+    source: str, target: str, base: str, base_format: str
+) -> None:
+    """Copy a qcow2 layer without what it does not need.
+
+    qemu-img compares sectors when it rebases, and may so fill a cluster with
+    zeros piece by piece; here whole clusters of zeros are seen.
+
+    Args:
+        base: what the layer stands on.
+
+    Raises:
+        ToolError: qemu-img failed.
+    """
+    _run(
+        ['convert', '-q', '-f', 'qcow2', '-O', 'qcow2', '-S', '64k',
+         '-B', os.path.abspath(base), '-F', base_format,
+         os.path.abspath(source), os.path.abspath(target)],
+        timeout=REBASE_TIMEOUT_SECONDS,
+    )
+
+
+def convert(source: str, fmt: str, target: str) -> None:
+    """Write all that a guest sees into a qcow2 without a backing file.
+
+    Raises:
+        ToolError: qemu-img failed.
+    """
+    _run(
+        ['convert', '-q', '-f', fmt, '-O', 'qcow2',
+         os.path.abspath(source), os.path.abspath(target)],
+        timeout=REBASE_TIMEOUT_SECONDS,
+    )
+
+
+def find_difference(
+    path: str, fmt: str, other: str, other_format: str
+) -> Optional[str]:
+    """Compare what a guest sees; return the difference, None for none.
+
+    Raises:
+        ToolError: one of them cannot be read.
+    """
+    said = _run(
+        ['compare', '-f', fmt, '-F', other_format,
+         os.path.abspath(path), os.path.abspath(other)],
+        passed=(0, 1), timeout=REBASE_TIMEOUT_SECONDS,
+    ).strip()
+    return None if said.endswith('Images are identical.') else said
+
+
+def measure(path: str, fmt: str) -> int:
+    """Return the bytes that `convert` would write of an image.
+
+    Raises:
+        ToolError: it cannot be read.
+    """
+    output = _run([
+        'measure', '-f', fmt, '-O', 'qcow2', '--output=json',
+        os.path.abspath(path),
+    ])
+    return int(json.loads(output)['required'])
 
 
 def _rebase(

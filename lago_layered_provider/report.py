@@ -8,7 +8,7 @@ know the width, as in a CI log.
 from __future__ import annotations
 
 import time
-from typing import IO, Any, Dict, Optional
+from typing import IO, Any, Dict, NamedTuple, Optional
 
 from rich.console import Console
 from rich.progress import (
@@ -129,11 +129,19 @@ def _certainty(plan: Plan, what: str) -> str:
     return '' if plan.exact or what == 'fetch' else 'at most '
 
 
+class Words(NamedTuple):
+    """What is done to images, and what has been done."""
+
+    doing: str = 'fetching'
+    done: str = 'in the store'
+
+
 class NoProgress:
     """Shows only what people should know."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, words: Words = Words()) -> None:
         self._console = console
+        self._words = words
 
     def __enter__(self) -> NoProgress:
         return self
@@ -160,14 +168,14 @@ class NoProgress:
 class LineProgress(NoProgress):
     """A plain line when a layer starts and ends, and now and then between."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
+    def __init__(self, console: Console, words: Words = Words()) -> None:
+        super().__init__(console, words)
         self._counts: Dict[str, _Count] = {}
 
     def begin(self, name: str, total: Optional[int], done: int) -> None:
         self._counts[name] = _Count(total, done)
         here = f', {size_text(done)} of it are here' if done else ''
-        self._say(name, f'fetching {size_text(total)}{here}')
+        self._say(name, f'{self._words.doing} {size_text(total)}{here}')
 
     def advance(self, name: str, count: int) -> None:
         so_far = self._counts[name].advance(count)
@@ -180,7 +188,8 @@ class LineProgress(NoProgress):
     def end(self, name: str, outcome: str) -> None:
         count = self._counts.pop(name, None)
         if outcome == 'fetched':
-            outcome = 'in the store' + (f', {count.in_all()}' if count else '')
+            outcome = self._words.done
+            outcome += f', {count.in_all()}' if count else ''
         self._say(name, outcome)
 
     def _say(self, name: str, text: str) -> None:
@@ -231,8 +240,8 @@ class _SpeedColumn(ProgressColumn):
 class BarProgress(LineProgress):
     """A bar for each running layer, for terminals."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
+    def __init__(self, console: Console, words: Words = Words()) -> None:
+        super().__init__(console, words)
         self._bars = Progress(
             TextColumn('{task.description}', table_column=Column(
                 no_wrap=True, overflow='ellipsis', max_width=LABEL_COLUMNS,
@@ -274,9 +283,12 @@ def _label(name: str) -> str:
     return name.split(':', 1)[-1]
 
 
-def make_progress(kind: str, console: Console) -> NoProgress:
+def make_progress(
+    kind: str, console: Console, words: Words = Words()
+) -> NoProgress:
     """Return the display for a `progress` setting."""
     if kind == 'none':
-        return NoProgress(console)
+        return NoProgress(console, words)
     bars = kind == 'bar' or (kind == 'auto' and console.is_terminal)
-    return BarProgress(console) if bars else LineProgress(console)
+    display = BarProgress if bars else LineProgress
+    return display(console, words)

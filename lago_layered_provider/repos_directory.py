@@ -5,6 +5,7 @@ Lago finds a repository by its name in any .json file there; so does
 
     DIRECTORY/
       NAME.json             an index, as its server has it
+      NAME.json.asc         its signature, where there is a keyring
       NAME.url              where it is from
       NAME/                 a clone of a git repository, with indexes in it
       NAME/.git/lago-url    where it is from

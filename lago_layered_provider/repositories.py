@@ -1,4 +1,4 @@
-"""Where repositories are, in which order they are searched, how one is read.
+"""Where repositories are, and in which order they are searched.
 
 A repository is a path or URL of an index, or a name below `template_repos`.
 Nothing is read before somebody calls `read`.
@@ -8,39 +8,21 @@ from __future__ import annotations
 
 import os
 import re
-import time
-from dataclasses import dataclass
-from typing import (
-    Callable,
-    Dict,
-    Iterable,
-    List,
-    Optional,
-    Sequence,
-    Tuple,
-    TypeVar,
-    Union,
-)
+from dataclasses import dataclass, replace
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
-from .core import errors, index
+from .core import errors
 from .core.catalog import Unread
 from .core.index import Index
 from .core.initfile import REPOSITORIES, RepositoryEntry
-from .providers import Document
+from .index_reading import Warn, is_remote, read_index, try_again
 from .settings import Settings
-from .store import KeptIndex, Store
+from .store import Store
 
-#: Seconds to wait for a server whose index we have kept.
-KEPT_TIMEOUT_SECONDS = 10
-
-INDEX_HINT = (
-    'Check the address of the index: template-repo in the init file, '
-    '--template-repo-path, or template_repo_path in lago.conf.'
-)
-OFFLINE_HINT = 'Run it once without --offline; then it is kept.'
-
-T = TypeVar('T')
-Warn = Callable[[str], None]
+__all__ = [
+    'ByName', 'ByPath', 'Repository', 'Warn', 'expand', 'find_entries',
+    'find_json', 'is_remote', 'search_order', 'try_again',
+]
 
 
 @dataclass(frozen=True)
@@ -69,63 +51,9 @@ class ByPath:
 
         Raises:
             TransferError, IndexFaults, Offline: there is none to use.
+            SignatureRefused: a keyring is set, and it is not signed well.
         """
-        kept = store.kept_index(self.location) if store else None
-        if settings.offline and is_remote(self.location):
-            if kept is None:
-                raise errors.Offline(
-                    f'{self.location} is not asked (--offline), and no index '
-                    f'of it was kept.', hint=OFFLINE_HINT,
-                )
-            return index.parse_index(kept.body, self.location)
-        try:
-            document = _read_document(self.location, kept, settings)
-        except errors.TransferError as error:
-            if kept is None or _is_answer(error):
-                raise
-            warn(
-                f'{error.message}; using the index kept from the last time'
-            )
-            return index.parse_index(kept.body, self.location)
-        if document.body is None and kept is not None:
-            return index.parse_index(kept.body, self.location)
-        body = document.body or b''
-        found = index.parse_index(body, self.location)
-        if store and keep:
-            store.keep_index(self.location, body, document.validator)
-        return found
-
-
-def _is_answer(error: errors.TransferError) -> bool:
-    """Tell whether a server says no, instead of being away.
-
-    An answer such as 404 says more than what was kept; a name that is not
-    known is what a laptop without a network gets.
-    """
-    if error.status is None or error.status >= 500:
-        return False
-    if not error.retryable:
-        error.hint = INDEX_HINT
-    return True
-
-
-def _read_document(
-    location: str, kept: Optional[KeptIndex], settings: Settings
-) -> Document:
-    """Read an index unless it is as it was kept."""
-    from .providers import read_document
-
-    if kept is None:
-        return try_again(lambda: read_document(
-            location, limit=index.MAX_INDEX_BYTES, timeout=settings.timeout
-        ), settings.retries)
-    # Nobody should wait long for a server that can be done without.
-    return read_document(
-        location,
-        validator=kept.validator,
-        limit=index.MAX_INDEX_BYTES,
-        timeout=min(settings.timeout, KEPT_TIMEOUT_SECONDS),
-    )
+        return read_index(self.location, settings, warn, store, keep)
 
 
 @dataclass(frozen=True)
@@ -156,21 +84,35 @@ class ByName:
 
         Raises:
             TemplateNotFound: no index there has that name.
+            SignatureRefused: a keyring is set, and it is not signed well.
         """
         known = []
+        # Other JSON files need no signature, and may be no index at all.
+        unchecked = replace(settings, keyring=None)
         for path in find_json(self.directory):
             try:
-                found = ByPath(path).read(settings, warn)
+                found = ByPath(path).read(unchecked, warn)
             except (errors.TransferError, errors.IndexFaults):
-                continue  # Lago's directory may hold other JSON files
+                continue
             if found.name == self.name:
-                return found
+                if settings.keyring:
+                    found = ByPath(path).read(settings, warn)
+                return replace(found, origin=_find_origin(path))
             known.append(found.name)
         raise errors.TemplateNotFound(
             f'Repository {self.name!r} is not in {self.directory}; there '
             f'are: ' + (', '.join(sorted(known)) or 'none'),
             hint='Add it there, or name an index by --template-repo-path.',
         )
+
+
+def _find_origin(path: str) -> str:
+    """Return the URL that an index was added from, '' for others."""
+    try:
+        with open(f'{path[:-len(".json")]}.url', encoding='utf-8') as stream:
+            return stream.readline().strip()
+    except (OSError, UnicodeError):
+        return ''
 
 
 def find_json(directory: str) -> List[str]:
@@ -185,12 +127,6 @@ def find_json(directory: str) -> List[str]:
 
 
 Repository = Union[ByPath, ByName]
-
-
-def is_remote(location: str) -> bool:
-    """Tell whether a server has to be asked for what is there."""
-    scheme = re.match(r'([A-Za-z][A-Za-z0-9+.-]*)://', location)
-    return scheme is not None and scheme.group(1).lower() != 'file'
 
 
 def expand(path: str, directory: str) -> str:
@@ -256,15 +192,3 @@ def search_order(
     first = [each for each in given if each != default]
     last = [] if default is None else [default]
     return tuple(dict.fromkeys([*first, *entries, *last]))
-
-
-def try_again(action: Callable[[], T], retries: int) -> T:
-    """Run a small request again while that can help."""
-    for failures in range(retries):
-        try:
-            return action()
-        except errors.TransferError as error:
-            if not error.retryable:
-                raise
-        time.sleep(min(0.2 * 2 ** failures, 5))
-    return action()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, fields
-from typing import Any, Callable, Dict, Mapping
+from typing import Any, Callable, Dict, Mapping, Optional
 
 from .core.errors import SettingsError
 from .core.sizes import UNITS
@@ -26,7 +27,11 @@ class Reserve:
 
 @dataclass(frozen=True)
 class Settings:
-    """How to work; times in seconds."""
+    """How to work; times in seconds.
+
+    Attributes:
+        keyring: who may sign indexes; None: they need no signature.
+    """
 
     jobs: int = 3
     retries: int = 5
@@ -35,6 +40,7 @@ class Settings:
     lock_timeout: float = 3600
     offline: bool = False
     progress: str = 'auto'
+    keyring: Optional[str] = None
 
 
 def read_settings(section: Mapping[str, Any]) -> Settings:
@@ -114,6 +120,14 @@ def _progress(text: str) -> str:
     return text
 
 
+def _path(text: str) -> Optional[str]:
+    path = os.path.expanduser(text)
+    # lago.conf and the environment hold for every working directory.
+    if path and not os.path.isabs(path):
+        raise ValueError('an absolute path, or one that begins with ~')
+    return path or None
+
+
 def _yes_or_no(text: str) -> bool:
     known = {'1': True, 'yes': True, 'true': True, 'on': True,
              '0': False, 'no': False, 'false': False, 'off': False}
@@ -130,4 +144,5 @@ _READERS: Dict[str, Callable[[str], Any]] = {
     'lock_timeout': _number(0, float),
     'offline': _yes_or_no,
     'progress': _progress,
+    'keyring': _path,
 }

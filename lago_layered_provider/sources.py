@@ -19,12 +19,13 @@ from typing import (
     TypeVar,
 )
 
-from .core import errors
+from .core import errors, places
 from .core.catalog import Catalog, IndexNeeded
-from .core.index import Index
+from .core.index import Index, SourceSpec
 from .core.model import Image, ImageRef
 from .core.wanted import Wanted
-from .repositories import Repository, Warn, try_again
+from .index_reading import Warn, try_again
+from .repositories import Repository
 from .settings import Settings
 from .store import Store
 from .transfer.ports import Provider
@@ -124,11 +125,18 @@ class Sources:
 
     def provider(self, image: Image) -> Provider:
         """Return the provider of an image's source."""
-        return self._lookups_of(image).provider
+        from .providers.mirrored import Mirrored
+
+        provider = self._lookups_of(image).provider
+        if image.digest is None and isinstance(provider, Mirrored):
+            provider.keep_apart(image.file)
+        return provider
 
     def is_local(self, image: Image) -> bool:
         """Tell whether an image can be had without asking a server."""
-        return self._source_type(image) == LOCAL_TYPE
+        return any(
+            place.type == LOCAL_TYPE for place in self._places_of(image)[0]
+        )
 
     def look_up(self, images: Iterable[Image]) -> List[Image]:
         """Complete the images that the index leaves open, in parallel.
@@ -173,17 +181,41 @@ class Sources:
                 hint='Run it once without --offline.',
             )
 
-    def _source_type(self, image: Image) -> str:
-        return self.catalog.index_of(image).source(image.source).type
+    def _places_of(
+        self, image: Image
+    ) -> Tuple[Tuple[SourceSpec, ...], Tuple[str, ...]]:
+        index = self.catalog.index_of(image)
+        return places.find_places(
+            index.source(image.source), index.origin or index.location
+        )
 
     def _lookups_of(self, image: Image) -> Lookups:
         from .lookup import Lookups
-        from .providers import make_provider
 
         key = (image.location, image.source)
         if key not in self._lookups:
-            spec = self.catalog.index_of(image).source(image.source)
-            self._lookups[key] = Lookups(make_provider(
-                spec.type, spec.args, timeout=self.settings.timeout
-            ))
+            self._lookups[key] = Lookups(self._make_provider(image))
         return self._lookups[key]
+
+    def _make_provider(self, image: Image) -> Provider:
+        from .providers import make_provider
+        from .providers.mirrored import Mirrored
+
+        found, faults = self._places_of(image)
+        for fault in faults:
+            self.warn(
+                f'{image.location}: source {image.source}: {fault}; going on '
+                f'without it'
+            )
+        if self.settings.offline:
+            found = tuple(
+                place for place in found if place.type == LOCAL_TYPE
+            ) or found
+        providers = [
+            make_provider(
+                place.type, place.args, timeout=self.settings.timeout
+            ) for place in found
+        ]
+        if len(providers) == 1:
+            return providers[0]
+        return Mirrored(providers, self.warn)

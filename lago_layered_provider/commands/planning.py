@@ -79,7 +79,7 @@ def find_wanted(
             raise errors.SettingsError(
                 'Templates have no lock; name the init file that has one.'
             )
-        return context.repository, [_parse(word) for word in words]
+        return context.repository, [parse_word(word) for word in words]
     found = context.read_environment(path)
     if locked:
         found = initlock.hold(found, path)
@@ -95,7 +95,12 @@ def _find_initfile(words: List[str]) -> Optional[str]:
     return path if len(words) == 1 and named else None
 
 
-def _parse(word: str) -> Wanted:
+def parse_word(word: str) -> Wanted:
+    """Read the name of a template.
+
+    Raises:
+        TemplateNotFound: it is no name of one.
+    """
     try:
         return parse_wanted(word)
     except ValueError as error:

@@ -13,10 +13,8 @@ from typing import Any, Dict, List
 from .. import report, report_tables
 from ..added_repositories import AddedRepositories
 from ..core import errors
-from ..core.index import MAX_INDEX_BYTES
-from ..providers import read_document
+from ..index_reading import Fetched, fetch_index, is_remote
 from ..repos_directory import Added, Known, ReposDirectory
-from ..repositories import is_remote, try_again
 from .context import FAILED_STATUS, Context
 
 LOGGER = logging.getLogger(__name__)
@@ -73,13 +71,10 @@ def run_update(context: Context) -> int:
 def _open(context: Context) -> AddedRepositories:
     settings = context.settings
 
-    def read(url: str) -> bytes:
+    def read(url: str) -> Fetched:
         if settings.offline and is_remote(url):
             raise errors.Offline(f'{url} is not asked (offline)')
-        document = try_again(lambda: read_document(
-            url, limit=MAX_INDEX_BYTES, timeout=settings.timeout
-        ), settings.retries)
-        return document.body or b''
+        return fetch_index(url, settings)
 
     directory = ReposDirectory(context.repos_directory)
     return AddedRepositories(directory, read, settings.timeout)

@@ -40,6 +40,8 @@ class Index:
         sources, raw_templates: as they stand in the document.
         timestamp: when it was published, in seconds since 1970; None where
             it does not say so.
+        origin: where `location` is a copy of; '' for itself. Relative
+            sources are relative to it.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Index:
     sources: Mapping[str, Any] = field(repr=False)
     raw_templates: Mapping[str, Any] = field(repr=False)
     timestamp: Optional[float] = None
+    origin: str = ''
 
     def templates(self) -> Tuple[str, ...]:
         """The names of all templates."""

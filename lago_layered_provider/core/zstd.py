@@ -15,7 +15,7 @@ zstd_seekable_compression_format.md)::
 from __future__ import annotations
 
 import struct
-from typing import Optional, Union
+from typing import Optional, Sequence, Tuple, Union
 
 from .xz_index import Needed
 
@@ -95,3 +95,15 @@ def parse_seek_table(
     if sum(fields[0] for fields in entries) + size != file_size:
         return None
     return sum(int(fields[1]) for fields in entries)
+
+
+def make_seek_table(frames: Sequence[Tuple[int, int]]) -> bytes:
+    """Return the skippable frame that ends a file in the seekable format.
+
+    Args:
+        frames: bytes of each frame, compressed and uncompressed.
+    """
+    entries = b''.join(struct.pack('<II', *frame) for frame in frames)
+    footer = _FOOTER.pack(len(frames), 0, FOOTER_MAGIC)
+    size = len(entries) + len(footer)
+    return _TABLE_HEADER.pack(TABLE_MAGIC, size) + entries + footer

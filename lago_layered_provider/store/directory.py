@@ -191,14 +191,20 @@ class Store:
         return stored
 
     def keep_index(
-        self, url: str, body: bytes, validator: Optional[str]
+        self,
+        url: str,
+        body: bytes,
+        validator: Optional[str],
+        signature: Optional[bytes] = None,
     ) -> None:
         """Keep an index; does nothing where the store cannot be written."""
-        indexes.keep_index(self._paths, url, body, validator)
+        indexes.keep_index(self._paths, url, body, validator, signature)
 
-    def kept_index(self, url: str) -> Optional[indexes.KeptIndex]:
+    def kept_index(
+        self, url: str, *, signed: bool = False
+    ) -> Optional[indexes.KeptIndex]:
         """Return the kept index of a URL, None when there is none to use."""
-        return indexes.kept_index(self._paths, url)
+        return indexes.kept_index(self._paths, url, signed=signed)
 
     def room(self, names: Mapping[str, int]) -> plan.Room:
         """Measure the room for some images; see `space.Space.room`."""

@@ -18,7 +18,7 @@ from ..core.model import Digest
 from ..core.plan import Layer, Plan
 from ..core.record import Record
 from .decode import BlockPool
-from .ports import Progress, Provider, Stage, Store, Stream
+from .ports import Mirrors, Progress, Provider, Stage, Store, Stream
 from .receive import Receiver
 from .verify import verify_staged
 
@@ -64,6 +64,9 @@ class Fetcher:
         self._lock = threading.Lock()
         self._streams: Set[Stream] = set()
         self._pool = BlockPool()
+        for provider in providers.values():
+            if isinstance(provider, Mirrors):
+                provider.tell = progress.note
 
     def stop(self) -> None:
         """Make all fetches end soon; what they have received is kept."""
@@ -97,19 +100,18 @@ class Fetcher:
             if stage is None or stage.verified is not None:
                 return
             resume = stage.resume()
-            if resume.consumed + resume.spooled > 0:
+            old = resume.consumed + resume.spooled > 0
+            while True:
                 try:
                     self._fill(layer, provider, stage)
                     return
                 except (errors.VerifyError, errors.UnsafeImage) as error:
-                    # A power cut may have damaged what an earlier run left.
+                    if not _can_differ(provider, image.file, old):
+                        stage.discard()
+                        raise
                     self._progress.note(f'{error.message}; fetching it anew')
                     stage.reset()
-            try:
-                self._fill(layer, provider, stage)
-            except (errors.VerifyError, errors.UnsafeImage):
-                stage.discard()
-                raise
+                    old = False
 
     def _fill(
         self, layer: Layer, provider: Provider, stage: Stage
@@ -170,6 +172,7 @@ class Fetcher:
             start=receiver.offset,
             validator=receiver.validator,
         )
+        receiver.location = provider.locate(layer.image.file)
         with self._lock:
             self._streams.add(stream)
         try:
@@ -192,10 +195,12 @@ class Fetcher:
     ) -> None:
         assert layer.image is not None
         base = self._plan.layer(layer.base) if layer.base else None
+        url = self._providers[layer.name].locate(layer.image.file)
+        receiver.location = url
         digests = receiver.finish()
         verified = verify_staged(
             layer.image, layer.base_image, stage,
-            url=self._providers[layer.name].locate(layer.image.file),
+            url=url,
             base_virtual_size=self._virtual_size(base) if base else None,
         )
         for oddity in verified.oddities:
@@ -206,7 +211,7 @@ class Fetcher:
             virtual_size=verified.virtual_size,
             backing=layer.base,
             digests=_merge(layer.image.digests, digests),
-            url=self._providers[layer.name].locate(layer.image.file),
+            url=url,
             time=time.time(),
             published=layer.image.timestamp,
         ))
@@ -217,6 +222,18 @@ class Fetcher:
             return base.image.virtual_size
         stored = self._store.find(base.name)
         return stored.virtual_size if stored else None
+
+
+def _can_differ(provider: Provider, path: str, old: bool) -> bool:
+    """Tell whether a wrong image may be right when it is fetched anew.
+
+    Args:
+        old: an earlier run has left some of it; a power cut may have
+            damaged that.
+    """
+    if isinstance(provider, Mirrors):
+        return provider.reject(path)
+    return old
 
 
 def _merge(

@@ -12,6 +12,7 @@ from typing import (
     Mapping,
     Optional,
     Protocol,
+    runtime_checkable,
 )
 
 from ..core.model import Stored
@@ -77,6 +78,23 @@ class Provider(Protocol):
 
         With a `validator` the stream continues at `start` only when the file
         is still in that state; otherwise it begins at 0.
+        """
+
+
+@runtime_checkable
+class Mirrors(Protocol):
+    """A provider that has several places for its files.
+
+    `tell` is called when it changes from one to another.
+    """
+
+    tell: Callable[[str], None]
+
+    def reject(self, path: str) -> bool:
+        """Learn that the bytes of a file are wrong.
+
+        Returns:
+            whether others can be had when it is fetched anew.
         """
 
 

@@ -22,7 +22,8 @@ CHECKPOINT_BYTES = 4 * 2**20
 class Receiver:
     """One image on its way into its stage.
 
-    `offset` is the next byte wanted of the file at its source.
+    `offset` is the next byte wanted of the file at its source; `location`
+    is where it comes from, for messages.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class Receiver:
         self._image = image
         self._stage = stage
         self._pool = pool
-        self._location = location
+        self.location = location
         self._algorithms = _algorithms(image)
         self._begin()
 
@@ -86,7 +87,7 @@ class Receiver:
             expected = self._image.size
         if None not in (stream.total, expected) and stream.total != expected:
             raise errors.SizeMismatch(
-                str(self._image.ref), what=f'size of {self._location}',
+                str(self._image.ref), what=f'size of {self.location}',
                 expected=f'{expected} bytes', found=f'{stream.total} bytes',
                 hint=(
                     'The index and the file do not belong together; the '
@@ -129,7 +130,7 @@ class Receiver:
                 if digest != announced:
                     raise errors.DigestMismatch(
                         str(image.ref), what=f'{digest.algorithm} of the '
-                        f'image from {self._location}',
+                        f'image from {self.location}',
                         expected=announced.value, found=digest.value,
                         hint=(
                             'The download was damaged or the repository '
@@ -176,14 +177,14 @@ class Receiver:
     def _wrong_size(self, found: str) -> errors.SizeMismatch:
         return errors.SizeMismatch(
             str(self._image.ref),
-            what=f'size of the uncompressed image from {self._location}',
+            what=f'size of the uncompressed image from {self.location}',
             expected=f'{self._image.size} bytes', found=found,
             hint='It was not kept; tell the admin of the repository.',
         )
 
     def _damaged(self, error: Exception) -> errors.DamagedImage:
         return errors.DamagedImage(
-            str(self._image.ref), what=self._location,
+            str(self._image.ref), what=self.location,
             expected=f'a whole {self._compression} file', found=str(error),
             hint='It was not kept; tell the admin of the repository.',
         )

@@ -11,6 +11,7 @@ import pytest
 from lago_layered_provider.added_repositories import AddedRepositories
 from lago_layered_provider.commands.repositories import hide_password
 from lago_layered_provider.core import errors
+from lago_layered_provider.index_reading import Fetched
 from lago_layered_provider.repos_directory import Added, ReposDirectory
 
 INDEX = {'name': 'office', 'sources': {}, 'templates': {'a': {}}}
@@ -23,10 +24,10 @@ class Server:
     def __init__(self) -> None:
         self.documents: Dict[str, bytes] = {URL: json.dumps(INDEX).encode()}
 
-    def read(self, url: str) -> bytes:
+    def read(self, url: str) -> Fetched:
         if url not in self.documents:
             raise errors.TransferError(url, 'HTTP 404', status=404)
-        return self.documents[url]
+        return Fetched(self.documents[url])
 
 
 @pytest.fixture

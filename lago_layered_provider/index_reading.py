@@ -1,0 +1,263 @@
+"""Read an index: from where it is, or as it was kept.
+
+With a keyring an index counts only with a good signature (`gpg`) beside it,
+and never an older one after a newer one. The signature is checked before
+anything else is done with the bytes, and again whenever a kept index is used.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from typing import Callable, Optional, TypeVar
+
+from .core import errors, index, places
+from .core.index import Index
+from .providers import Document
+from .settings import Settings
+from .store import KeptIndex, Store
+
+#: Seconds to wait for a server whose index we have kept.
+KEPT_TIMEOUT_SECONDS = 10
+
+#: As `gpg.MAX_SIGNATURE_BYTES`; who has no keyring does not load that.
+MAX_SIGNATURE_BYTES = 64 * 2**10
+
+INDEX_HINT = (
+    'Check the address of the index: template-repo in the init file, '
+    '--template-repo-path, or template_repo_path in lago.conf.'
+)
+OFFLINE_HINT = 'Run it once without --offline; then it is kept.'
+UNSIGNED_HINT = (
+    'A keyring is set in lago.conf, so that indexes must be signed. Tell the '
+    'admin of the repository.'
+)
+
+T = TypeVar('T')
+Warn = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An index as its server has it.
+
+    `body` is None where it is as it was kept; `signature` is one that was
+    checked, None without a keyring.
+    """
+
+    body: Optional[bytes]
+    signature: Optional[bytes] = None
+    validator: Optional[str] = None
+
+
+def read_index(
+    location: str,
+    settings: Settings,
+    warn: Warn,
+    store: Optional[Store] = None,
+    keep: bool = True,
+) -> Index:
+    """Return an index; `repositories.ByPath.read` says more."""
+    kept = None
+    if store:
+        kept = store.kept_index(location, signed=bool(settings.keyring))
+    if settings.offline and is_remote(location):
+        if kept is None:
+            raise errors.Offline(
+                f'{location} is not asked (--offline), and no index of it '
+                f'was kept.', hint=OFFLINE_HINT,
+            )
+        check_signature(location, kept.body, kept.signature, settings)
+        return index.parse_index(kept.body, location)
+    kept = _without_bad(kept, location, settings)
+    try:
+        fetched = fetch_index(location, settings, kept)
+    except errors.TransferError as error:
+        if kept is None or _is_answer(error):
+            raise
+        warn(f'{error.message}; using the index kept from the last time')
+        return index.parse_index(kept.body, location)
+    if fetched.body is None and kept is not None:
+        return index.parse_index(kept.body, location)
+    body = fetched.body or b''
+    found = index.parse_index(body, location)
+    if kept and fetched.signature:
+        refuse_older(found, kept.body, kept.path)
+    if store and keep:
+        store.keep_index(
+            location, body, fetched.validator, fetched.signature
+        )
+    return found
+
+
+def fetch_index(
+    location: str, settings: Settings, kept: Optional[KeptIndex] = None
+) -> Fetched:
+    """Read an index, unless it is as it was kept; with a keyring, check it.
+
+    An index and its signature are two files: both are read once more where
+    they do not belong together, since they may just have been replaced.
+
+    Raises:
+        TransferError: it cannot be had.
+        SignatureRefused: it is not signed as the keyring demands.
+    """
+    found = _read(location, settings, kept)
+    if not settings.keyring or found.body is None:
+        return Fetched(found.body, None, found.validator)
+    try:
+        signature = _read_signature(location, settings, kept)
+        check_signature(location, found.body, signature, settings)
+    except errors.SignatureRefused:
+        found = _read(location, settings, None)
+        signature = _read_signature(location, settings, None)
+        check_signature(location, found.body or b'', signature, settings)
+    return Fetched(found.body, signature, found.validator)
+
+
+def check_signature(
+    location: str, body: bytes, signature: Optional[bytes],
+    settings: Settings,
+) -> None:
+    """Check an index where there is a keyring.
+
+    Raises:
+        SignatureRefused: it is not signed as the keyring demands.
+    """
+    if not settings.keyring:
+        return
+    if signature is None:
+        raise errors.SignatureRefused(
+            f'{location}: refused: it is not signed; there is no '
+            f'{places.signature_of(location)}', hint=UNSIGNED_HINT,
+        )
+    from . import gpg
+
+    try:
+        gpg.check(body, signature, settings.keyring)
+    except errors.SignatureRefused as error:
+        raise errors.SignatureRefused(
+            f'{location}: refused: {error.message}', hint=error.hint
+        ) from None
+
+
+def refuse_older(found: Index, kept_body: bytes, path: str) -> None:
+    """Refuse an index that was published before the one that is kept.
+
+    An old one has a good signature too; who can serve it would keep its
+    holes open.
+
+    Args:
+        path: where the other one is kept.
+
+    Raises:
+        SignatureRefused: it is older; with both times.
+    """
+    kept = index.parse_index(kept_body, found.location).timestamp
+    now = found.timestamp
+    if kept is None or now is not None and now >= kept:
+        return
+    raise errors.SignatureRefused(
+        f'{found.location}: refused: it is older than the one that was read '
+        f'before:\n  expected a "timestamp" from {_show_time(kept)} on\n'
+        f'  found {"none" if now is None else _show_time(now)}',
+        hint=(
+            f'Tell the admin of the repository. If it was set back on '
+            f'purpose, remove {path}.'
+        ),
+    )
+
+
+def is_remote(location: str) -> bool:
+    """Tell whether a server has to be asked for what is there."""
+    scheme = re.match(r'([A-Za-z][A-Za-z0-9+.-]*)://', location)
+    return scheme is not None and scheme.group(1).lower() != 'file'
+
+
+def try_again(action: Callable[[], T], retries: int) -> T:
+    """Run a small request again while that can help."""
+    for failures in range(retries):
+        try:
+            return action()
+        except errors.TransferError as error:
+            if not error.retryable:
+                raise
+        time.sleep(min(0.2 * 2 ** failures, 5))
+    return action()
+
+
+def _without_bad(
+    kept: Optional[KeptIndex], location: str, settings: Settings
+) -> Optional[KeptIndex]:
+    """Return a kept index if it would be accepted today."""
+    if kept is None:
+        return None
+    try:
+        check_signature(location, kept.body, kept.signature, settings)
+    except errors.SignatureRefused:
+        return None
+    return kept
+
+
+def _is_answer(error: errors.TransferError) -> bool:
+    """Tell whether a server says no, instead of being away.
+
+    An answer such as 404 says more than what was kept; a name that is not
+    known is what a laptop without a network gets.
+    """
+    if error.status is None or error.status >= 500:
+        return False
+    if not error.retryable:
+        error.hint = INDEX_HINT
+    return True
+
+
+def _read(
+    location: str, settings: Settings, kept: Optional[KeptIndex]
+) -> Document:
+    return _read_document(
+        location, settings, kept, kept.validator if kept else None,
+        index.MAX_INDEX_BYTES,
+    )
+
+
+def _read_signature(
+    location: str, settings: Settings, kept: Optional[KeptIndex]
+) -> Optional[bytes]:
+    """Return what is beside an index, None where nothing is."""
+    try:
+        return _read_document(
+            places.signature_of(location), settings, kept, None,
+            MAX_SIGNATURE_BYTES,
+        ).body
+    except errors.TransferError as error:
+        if error.status == 404:
+            return None
+        raise
+
+
+def _read_document(
+    location: str,
+    settings: Settings,
+    kept: Optional[KeptIndex],
+    validator: Optional[str],
+    limit: int,
+) -> Document:
+    from .providers import read_document
+
+    if kept is None:
+        return try_again(lambda: read_document(
+            location, limit=limit, timeout=settings.timeout
+        ), settings.retries)
+    # Nobody should wait long for a server that can be done without.
+    return read_document(
+        location,
+        validator=validator,
+        limit=limit,
+        timeout=min(settings.timeout, KEPT_TIMEOUT_SECONDS),
+    )
+
+
+def _show_time(seconds: float) -> str:
+    return time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime(seconds))

@@ -1,0 +1,77 @@
+"""Read an original as it is to be published: with the name of its base."""
+
+from __future__ import annotations
+
+from typing import Iterator, Optional
+
+from ..core import errors, qcow2
+from ..core.model import SUFFIXES
+from ..core.rebase import rebase_header
+from ..transfer.decode import CorruptStream, make_decoder
+
+READ_BYTES = 4 << 20
+
+
+def compression_of(name: str) -> Optional[str]:
+    """Return how a file is compressed, by its name."""
+    return next((
+        compression for compression, suffix in SUFFIXES.items()
+        if suffix and name.endswith(suffix)
+    ), None)
+
+
+def read_original(
+    path: str, base: Optional[str], base_format: Optional[str]
+) -> Iterator[bytes]:
+    """Yield the bytes of an image, decompressed.
+
+    Args:
+        base: the name that its header gets; None leaves it as it is.
+
+    Raises:
+        PublishError: it cannot be read, or is damaged.
+    """
+    chunks = _decode(path)
+    if base is None:
+        return chunks
+    return _with_base(path, chunks, base, base_format or 'qcow2')
+
+
+def _with_base(
+    path: str, chunks: Iterator[bytes], base: str, base_format: str
+) -> Iterator[bytes]:
+    head = b''
+    needed = qcow2.HEAD_BYTES
+    for chunk in chunks:
+        head += chunk
+        if len(head) >= 512:
+            needed = qcow2.head_length(head[:512])
+        if len(head) >= needed:
+            break
+    try:
+        yield rebase_header(head[:needed], base, base_format) + head[needed:]
+    except qcow2.BadHeader as error:
+        raise errors.PublishError(path, [str(error)]) from None
+    yield from chunks
+
+
+def _decode(path: str) -> Iterator[bytes]:
+    compression = compression_of(path)
+    try:
+        decoder = make_decoder(compression)
+        with open(path, 'rb', buffering=0) as file:
+            while True:
+                data = file.read(READ_BYTES)
+                if not data:
+                    break
+                # Nothing to decode: spare the copies.
+                yield from [data] if compression is None else (
+                    decoder.feed(data)
+                )
+        if compression is not None:
+            yield from decoder.flush()
+            decoder.finish()
+    except CorruptStream as error:
+        raise errors.PublishError(
+            path, [f'it cannot be decompressed: {error}']
+        ) from None

@@ -1,0 +1,238 @@
+"""The use case of `create`: from a directory of images to a repository.
+
+Read it from `publish` on: what is here and what is published; what is new;
+as what; then pack, and show it all in one step.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from .. import qemu_img, threads
+from ..core import errors, publication
+from ..core.entry import strip_suffix
+from ..core.library import Library
+from ..core.model import Image
+from ..core.publication import Draft, Wishes
+from ..transfer.ports import Progress
+from . import finding, indexing
+from .content import read_original
+from .finding import Found
+from .indexing import Before
+from .options import Options
+from .packing import Packer, digest
+from .place import HINT, Known, Place, file_errors, identify
+from .writing import Writer
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What was done.
+
+    Attributes:
+        new: the images that were published, each with what it was made of.
+        unchanged: how many originals were published before.
+        dropped: `TEMPLATE:VERSION` of images whose published file was gone.
+        read: bytes of originals that were read to be published.
+    """
+
+    index: str
+    new: Tuple[Tuple[Image, str], ...]
+    unchanged: int
+    dropped: Tuple[str, ...]
+    read: int
+
+
+def publish(
+    directory: str,
+    options: Options,
+    *,
+    lock_timeout: float,
+    progress: Progress,
+    warn: Callable[[str], None],
+) -> Publication:
+    """Publish what is new in a directory.
+
+    Raises:
+        PublishError: with all that is in the way; the repository is as it
+            was.
+        ToolError: a program is missing or failed.
+    """
+    place = Place(directory)
+    with place.alone(
+        lock_timeout, lambda holder: warn(f'waiting for {holder}')
+    ), file_errors(place.root):
+        return _Run(place, options, progress, warn).run()
+
+
+class _Run:
+    """One run of `create`, under the lock of the directory."""
+
+    def __init__(
+        self, place: Place, options: Options, progress: Progress,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._place = place
+        self._options = options
+        self._progress = progress
+        self._warn = warn
+        self._faults: List[str] = []
+
+    def run(self) -> Publication:
+        files = finding.list_files(self._place.root)
+        known = self._place.read_known()
+        before = indexing.read_before(self._place, self._options, files, known)
+        self._faults += before.faults
+        same = {
+            file.path: known[file.path] for file in files
+            if file.path in known
+            and known[file.path].identity == file.identity
+            and known[file.path].image in before.images
+        }
+        found = [
+            each for each in (
+                finding.examine(
+                    self._place.root, file, before.listed, self._faults
+                )
+                for file in files if file.path not in same
+            ) if each
+        ]
+        found, touched = self._leave_out_touched(found, known, before)
+        same.update(touched)
+        drafts = self._decide(found, same, known, before)
+        by_path = {each.file.path: each for each in found}
+        new = self._write([
+            (draft, by_path[draft.original.path]) for draft in drafts
+        ], before)
+        images = [image for _, image in new]
+        self._warn_of_sizes(images, before)
+        indexing.write_index(self._place, self._options, before, images)
+        same.update({
+            draft.original.path: Known(
+                identify(self._place.path(draft.original.path)), draft.short
+            ) for draft, _ in new
+        })
+        self._place.write_known(same)
+        return Publication(
+            index=self._place.index,
+            new=tuple((image, draft.original.path) for draft, image in new),
+            unchanged=len(same) - len(new),
+            dropped=before.dropped,
+            read=sum(image.size or 0 for image in images),
+        )
+
+    def _leave_out_touched(
+        self, found: Sequence[Found], known: Mapping[str, Known],
+        before: Before,
+    ) -> Tuple[List[Found], Dict[str, Known]]:
+        """Tell new images from those that only look so: copied, touched."""
+        library = Library(before.images)
+
+        def compare(each: Found) -> Optional[str]:
+            template, version = each.original.suggest_name()
+            newest = library.newest(template)
+            shorts = dict.fromkeys([
+                known[each.file.path].image if each.file.path in known else '',
+                f'{template}:{version}', newest.ref.short if newest else '',
+            ])
+            for short in shorts:
+                image = before.images.get(short)
+                if image and self._is_same(each, image):
+                    return short
+            return None
+
+        results = threads.run_all(compare, found, os.cpu_count() or 1)
+        return (
+            [each for each, short in zip(found, results) if short is None],
+            {
+                each.file.path: Known(each.file.identity, short)
+                for each, short in zip(found, results) if short is not None
+            },
+        )
+
+    def _is_same(self, found: Found, image: Image) -> bool:
+        path = self._place.path(found.file.path)
+        if (
+            image.digest is None
+            or (image.base is None) != (found.original.backing is None)
+            or (strip_suffix(path) == path
+                and os.path.getsize(path) != image.size)
+        ):
+            return False
+        base = None if image.base is None else f'./{image.base}'
+        chunks = read_original(path, base, 'qcow2')
+        return image.digest in digest(chunks)
+
+    def _decide(
+        self, found: Sequence[Found], same: Mapping[str, Known],
+        known: Mapping[str, Known], before: Before,
+    ) -> List[Draft]:
+        places = {
+            path: one.image for path, one in {**known, **same}.items()
+            if one.image in before.images
+        }
+        drafts: List[Draft] = []
+        try:
+            drafts = publication.decide(
+                [each.original for each in found],
+                Library(before.images, places),
+                Wishes(self._options.version, self._options.bases),
+            )
+        except ValueError as error:
+            self._faults += error.args
+        for each in found:
+            self._check(each)
+        if self._faults:
+            raise errors.PublishError(
+                f'{self._place.root}: cannot be published', self._faults,
+                hint=HINT,
+            )
+        return drafts
+
+    def _check(self, found: Found) -> None:
+        """Let qemu-img look at the tables, and at who writes the image."""
+        path = found.file.path
+        if found.header is None or strip_suffix(path) != path:
+            return
+        try:
+            qemu_img.check(Path(self._place.path(path)), 'qcow2')
+        except errors.ToolError as error:
+            self._faults.append(f'{path}: {error.stderr or error.message}')
+
+    def _write(
+        self, todo: Sequence[Tuple[Draft, Found]], before: Before
+    ) -> List[Tuple[Draft, Image]]:
+        """Write the files of new images, side by side."""
+        packer = Packer()
+        writer = Writer(
+            self._place, before.name, self._options.compression,
+            packer, self._progress, in_place=self._options.in_place,
+        )
+        # The largest first: nobody is left alone with it at the end.
+        order = sorted(todo, reverse=True, key=lambda pair: os.path.getsize(
+            self._place.path(pair[1].file.path)
+        ))
+        try:
+            images = threads.run_all(
+                lambda pair: writer.write(*pair), order, os.cpu_count() or 1
+            )
+        finally:
+            packer.close()
+        return [(draft, image) for (draft, _), image in zip(order, images)]
+
+    def _warn_of_sizes(
+        self, new: Sequence[Image], before: Before
+    ) -> None:
+        """Say which layers cut off the end of their base."""
+        images = {**before.images, **{one.ref.short: one for one in new}}
+        for image in new:
+            base = images.get(str(image.base))
+            if base and (image.virtual_size or 0) < (base.virtual_size or 0):
+                self._warn(
+                    f'{image.ref.short}: its virtual size '
+                    f'{image.virtual_size} bytes is smaller than that of its '
+                    f'base, {base.virtual_size}: the end is cut off'
+                )

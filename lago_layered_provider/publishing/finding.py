@@ -1,0 +1,187 @@
+"""Find the images of a directory, and read the heads of those that are new.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import time
+from dataclasses import dataclass
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Set
+
+from .. import lookup_header
+from ..core import qcow2, qcow2_peek, safety
+from ..core.entry import strip_suffix
+from ..core.errors import LayeredError
+from ..core.model import Image, ImageRef
+from ..core.originals import ENDINGS, RAW_ENDINGS, Original
+from ..core.qcow2 import Qcow2Header
+from ..providers.file import FileProvider
+from .content import compression_of
+from .place import INDEX, PUBLISHED, identify
+
+#: What lies beside images and is none.
+OTHER_ENDINGS = (
+    '.metadata', '.hash', '.lock', '.tmp', '.json', '.asc', '.part', '.log',
+    '.md', '.txt',
+)
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that may be an image; `identity` changes when it does."""
+
+    path: str
+    identity: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image that was looked into; `header` is None for a raw one."""
+
+    file: File
+    original: Original
+    header: Optional[Qcow2Header]
+
+
+def list_files(root: str) -> List[File]:
+    """Return the files of a directory that may be images.
+
+    What is hidden, what was published, and a compressed copy of a file that
+    is here as well are left out; so are links to files of the directory.
+    """
+    paths: Set[str] = set()
+    for parent, directories, names in os.walk(root):
+        directories[:] = sorted(
+            name for name in directories
+            if not name.startswith('.')
+            and (parent, name) != (root, PUBLISHED)
+        )
+        for name in names:
+            path = os.path.join(parent, name)
+            if (
+                not name.startswith('.')
+                and not name.endswith(OTHER_ENDINGS)
+                and name not in (INDEX, 'index')
+                and os.path.isfile(path)
+                and not (os.path.islink(path) and _inside(root, path))
+            ):
+                paths.add(os.path.relpath(path, root).replace(os.sep, '/'))
+    return [
+        File(path, identify(os.path.join(root, path)))
+        for path in sorted(paths)
+        if strip_suffix(path) == path or strip_suffix(path) not in paths
+    ]
+
+
+def examine(
+    root: str, file: File, listed: Mapping[str, Image], faults: List[str]
+) -> Optional[Found]:
+    """Read the head of a file, and what lies beside it.
+
+    Args:
+        listed: path of a file -> what an index of another tool says of it.
+        faults: what is wrong with the image is added here.
+
+    Returns:
+        None for what is no image.
+    """
+    try:
+        head = _read_head(root, file.path)
+    except (LayeredError, OSError) as error:
+        faults.append(f'{file.path}: {error}')
+        return None
+    metadata = _read_metadata(root, file.path, faults)
+    header = None
+    if qcow2.is_qcow2(head.image):
+        try:
+            if head.fault:
+                raise qcow2.BadHeader(head.fault)
+            header = qcow2_peek.peek_header(head.image)
+        except qcow2.BadHeader as error:
+            faults.append(f'{file.path}: {error}')
+            return None
+        faults.extend(
+            f'{file.path}: {danger}' for danger in _dangers(header)
+        )
+    elif not _looks_raw(file.path, metadata):
+        if strip_suffix(file.path).endswith(ENDINGS):
+            faults.append(
+                f'{file.path}: {head.fault or "it is no qcow2 image"}'
+            )
+        return None
+    stat = os.stat(os.path.join(root, file.path))
+    return Found(file, Original(
+        path=file.path,
+        format='raw' if header is None else 'qcow2',
+        time=stat.st_mtime,
+        date=time.strftime('%Y-%m-%d', time.gmtime(stat.st_mtime)),
+        backing=_backing(root, file.path, header),
+        metadata=metadata,
+        entry=listed.get(file.path),
+    ), header)
+
+
+def _dangers(header: Qcow2Header) -> Iterator[str]:
+    """Yield why clients would refuse an image, whatever its base."""
+    expected = header.backing_file and [header.backing_file]
+    for danger in safety.find_dangers(
+        header, expected_backing=expected or None
+    ):
+        # The name of the base is ours to write.
+        if not danger.startswith('backing f'):
+            yield danger
+    if header.backing_file is None and header.dirty:
+        yield 'it was not closed cleanly; mend it: qemu-img check -r all'
+
+
+def _read_head(root: str, path: str) -> lookup_header.Head:
+    image = Image(
+        ImageRef('none', 'none', 'none'), '', path, 0,
+        compression=compression_of(path),
+    )
+    return lookup_header.read_head(image, FileProvider(root))
+
+
+def _read_metadata(
+    root: str, path: str, faults: List[str]
+) -> Dict[str, Any]:
+    for name in dict.fromkeys([strip_suffix(path), path]):
+        sidecar = os.path.join(root, f'{name}.metadata')
+        try:
+            with open(sidecar, encoding='utf-8') as stream:
+                found = json.load(stream)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, RecursionError) as error:
+            faults.append(f'{name}.metadata: {error}')
+            continue
+        if isinstance(found, dict):
+            return found
+        faults.append(f'{name}.metadata: is not a JSON object')
+    return {}
+
+
+def _looks_raw(path: str, metadata: Mapping[str, Any]) -> bool:
+    return bool(metadata) or strip_suffix(path).endswith(RAW_ENDINGS)
+
+
+def _backing(
+    root: str, path: str, header: Optional[Qcow2Header]
+) -> Optional[str]:
+    """Return the backing file; one of this directory by its path in it."""
+    if header is None or header.backing_file is None:
+        return None
+    name = header.backing_file
+    here = os.path.join(root, posixpath.dirname(path), name)
+    if os.path.isfile(here) and _inside(root, here):
+        return os.path.relpath(
+            os.path.realpath(here), os.path.realpath(root)
+        )
+    return name
+
+
+def _inside(root: str, path: str) -> bool:
+    top = os.path.realpath(root)
+    return os.path.realpath(path).startswith(f'{top}{os.sep}')

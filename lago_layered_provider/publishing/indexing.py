@@ -1,0 +1,218 @@
+"""The index of a directory: what it says already, and what it is to say."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field, replace
+from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+
+from ..core import errors, index, index_writing
+from ..core.entry import strip_suffix
+from ..core.index import Index, SourceSpec
+from ..core.model import Image, check_name
+from ..store import files as disk
+from .finding import File
+from .options import Options
+from .place import PUBLISHED, SIDECARS, SIGNATURE, Known, Place
+
+
+@dataclass(frozen=True)
+class Before:
+    """What is published already.
+
+    Attributes:
+        name: of the repository.
+        images: what stays, by `TEMPLATE:VERSION`.
+        listed: path of an original -> the image that an index of another
+            tool says it is; these are among `images` too.
+        dropped: images whose published file is gone.
+        faults: what is wrong with the index.
+        body: the index as it is, None where there is none.
+    """
+
+    name: str
+    images: Mapping[str, Image] = field(default_factory=dict)
+    listed: Mapping[str, Image] = field(default_factory=dict)
+    dropped: Tuple[str, ...] = ()
+    faults: Tuple[str, ...] = ()
+    sources: Mapping[str, SourceSpec] = field(default_factory=dict)
+    timestamp: float = 0
+    body: Optional[bytes] = None
+
+
+def read_before(
+    place: Place, options: Options, files: Sequence[File],
+    known: Mapping[str, Known],
+) -> Before:
+    """Read the index of the directory, and see what of it is still there."""
+    body = disk.read_file(place.index)
+    faults = list(_option_faults(place, options, body))
+    if body is None:
+        return Before(options.name or '', faults=tuple(faults))
+    try:
+        found = index.parse_index(body, place.index)
+    except errors.IndexFaults as error:
+        return Before('', faults=(*faults, error.message), body=body)
+    if options.name not in (None, found.name):
+        faults.append(
+            f'--name {options.name}: the repository is called {found.name}, '
+            f'and who uses it knows it by that name'
+        )
+    reading = _Reading(place, found, files, known)
+    faults += reading.faults
+    return Before(
+        found.name, reading.images, reading.listed, tuple(reading.dropped),
+        tuple(faults), reading.sources, found.timestamp or 0, body,
+    )
+
+
+def _option_faults(
+    place: Place, options: Options, body: Optional[bytes]
+) -> Iterable[str]:
+    if body is None and options.name is None:
+        yield 'it has no name yet; give it one: --name NAME'
+    for value, option in (
+        (options.name, '--name'), (options.version, '--version'),
+    ):
+        if value is not None:
+            try:
+                check_name(value, option)
+            except ValueError as error:
+                yield str(error)
+    if options.key is None and os.path.exists(place.path(SIGNATURE)):
+        yield (
+            f'{SIGNATURE} is there, so clients expect a signature; give '
+            f'--sign KEY, or remove that file'
+        )
+
+
+class _Reading:
+    """Sorts the entries of an index."""
+
+    def __init__(
+        self, place: Place, found: Index, files: Sequence[File],
+        known: Mapping[str, Known],
+    ) -> None:
+        self.images: Dict[str, Image] = {}
+        self.listed: Dict[str, Image] = {}
+        self.dropped: List[str] = []
+        self.faults: List[str] = []
+        self.sources: Dict[str, SourceSpec] = {}
+        self._place = place
+        self._files = {file.path: file for file in files}
+        self._known = known
+        self._by_handle = {strip_suffix(file.path): file for file in files}
+        for template, version, _ in found.entries():
+            try:
+                image = found.image(template, version)
+                self.sources[image.source] = found.source(image.source)
+            except errors.IndexFaults as error:
+                self.faults.append(error.message)
+                continue
+            self._sort(image)
+        for image in self.images.values():
+            if str(image.base) in self.dropped:
+                self.faults.append(
+                    f'{image.ref.short} stands on {image.base}, whose '
+                    f'published file is gone; bring it back, or remove '
+                    f'{image.file} as well'
+                )
+
+    def _sort(self, image: Image) -> None:
+        short = image.ref.short
+        if image.handle.startswith(f'{PUBLISHED}/'):
+            try:
+                size = os.path.getsize(self._place.path(image.file))
+            except FileNotFoundError:
+                self.dropped.append(short)
+                return
+            announced = image.compressed_size or image.size
+            if announced not in (None, size):
+                self.faults.append(
+                    f'{image.file} has {size} bytes, the index says '
+                    f'{announced}; bring the right one back, or remove it'
+                )
+        elif image.handle in self._known:  # published as it lies there
+            file = self._files.get(image.handle)
+            one = self._known[image.handle]
+            if file is None or (
+                one.image == short and one.identity != file.identity
+            ):
+                self.dropped.append(short)
+                return
+        else:
+            file = self._by_handle.get(strip_suffix(image.handle))
+            if file is not None:
+                self.listed[file.path] = image
+        self.images[short] = image
+
+
+def write_index(
+    place: Place, options: Options, before: Before, new: Sequence[Image]
+) -> None:
+    """Replace the index and its signature, and remove what it dropped.
+
+    What says the same as before keeps its bytes, so that clients need not
+    read it again.
+    """
+    images = dict(before.images)
+    images.update({image.ref.short: image for image in new})
+    sources = {
+        image.source: before.sources[image.source]
+        for image in images.values() if image.source in before.sources
+    }
+    sources[before.name] = _our_source(options, before)
+
+    def render(timestamp: float) -> bytes:
+        return index_writing.render_document(index_writing.make_document(
+            before.name, sources, images.values(), timestamp
+        ))
+
+    body = render(before.timestamp)
+    if body != before.body:
+        # Clients that demand signatures refuse an index that seems older.
+        body = render(max(int(time.time()), before.timestamp))
+    replace_index(place, body, before.body, options.key)
+    place.remove_unlisted({
+        name for image in images.values() for name in (
+            image.file, *(image.handle + each for each in SIDECARS)
+        )
+    })
+
+
+def _our_source(options: Options, before: Before) -> SourceSpec:
+    spec = before.sources.get(before.name) or SourceSpec('file', {'root': '.'})
+    if options.base_url is not None:
+        spec = replace(spec, type='http', args={'baseurl': options.base_url})
+    if options.mirrors is not None:
+        spec = replace(spec, mirrors=options.mirrors)
+    return spec
+
+
+def replace_index(
+    place: Place, body: bytes, old: Optional[bytes], key: Optional[str]
+) -> None:
+    """Put an index in place of the old one, signed if there is a key.
+
+    Index and signature are two files; until the second is there the
+    signature is good for the old and the new index.
+    """
+    if key is None:
+        if body != old:
+            disk.write_file(place.index, body, sync=True)
+    else:
+        from .. import gpg
+
+        signature = gpg.sign(body, key)
+        if old is not None and body != old:
+            disk.write_file(
+                place.path(SIGNATURE),
+                gpg.join(gpg.sign(old, key), signature), sync=True,
+            )
+        if old is None:
+            disk.write_file(place.path(SIGNATURE), signature, sync=True)
+        if body != old:
+            disk.write_file(place.index, body, sync=True)
+        disk.write_file(place.path(SIGNATURE), signature, sync=True)
+    disk.sync_directory(place.root)

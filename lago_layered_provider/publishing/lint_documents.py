@@ -1,0 +1,100 @@
+"""Judge what is beside the index: its signature, virt-builder's index."""
+
+from __future__ import annotations
+
+from typing import Dict, Iterator, Mapping, Optional
+
+from .. import lookup_read
+from ..core import errors, lint_virt, openpgp, virt_index
+from ..core.index import Index
+from ..core.lint import Finding, Name
+from ..core.lint_image import Seen
+from ..core.model import Unknown
+from ..index_reading import try_again
+from ..settings import Settings
+from .documents import Documents, open_beside
+from .lint_sources import Source
+
+
+def judge_signature(
+    location: str, documents: Documents, settings: Settings,
+    index: Optional[Index],
+) -> Iterator[Finding]:
+    """Say what is wrong with the signature of an index."""
+    data = documents.signature
+    if data is None:
+        if settings.keyring:
+            yield Finding(
+                'signature-missing', 'a keyring is set, and the index is '
+                'not signed',
+            )
+        return
+    try:
+        openpgp.split_signatures(data)
+    except ValueError as error:
+        yield Finding('signature-bad', f'repo.metadata.asc: {error}')
+        return
+    if index is not None and index.timestamp is None:
+        yield Finding(
+            'signature-bad', 'the index is signed, but has no "timestamp": '
+            'clients cannot tell an old one that is served again',
+        )
+    if not settings.keyring:
+        yield Finding(
+            'signature-unchecked', 'the index is signed; no keyring is set '
+            'to check that with',
+        )
+        return
+    from .. import gpg
+
+    try:
+        gpg.check(documents.index or b'', data, settings.keyring)
+    except errors.LayeredError as error:
+        yield Finding('signature-bad', error.message)
+
+
+def judge_virt_index(
+    location: str, documents: Documents, settings: Settings,
+    seen: Mapping[Name, Seen], sources: Mapping[str, Source],
+) -> Iterator[Finding]:
+    """Say what is wrong with the index of virt-builder, where one is."""
+    if documents.virt is None:
+        return
+    sections, faults = virt_index.parse(documents.virt)
+    beside = open_beside(location, settings)
+    images = _by_path(seen, beside.locate(''), sources)
+    sizes: Dict[str, Optional[int]] = {}
+    for section in sections:
+        path = section.path
+        if not path or path in sizes or path.startswith('/'):
+            continue
+        if path in images and images[path].total is not None:
+            sizes[path] = images[path].total
+            continue
+        try:
+            info = try_again(lambda: beside.stat(path), settings.retries)
+        except errors.TransferError as error:
+            if lookup_read.is_missing(error):
+                sizes[path] = None
+        else:
+            if info.size is not None:
+                sizes[path] = info.size
+    yield from lint_virt.judge_virt_index(sections, faults, images, sizes)
+
+
+def _by_path(
+    seen: Mapping[Name, Seen], beside: str, sources: Mapping[str, Source]
+) -> Dict[str, Seen]:
+    """Return images by their path beside the index.
+
+    Those of a server that is named otherwise count as well: it may be the
+    one that serves this directory.
+    """
+    found: Dict[str, Seen] = {}
+    for one in seen.values():
+        if one.trouble or isinstance(one.image.compression, Unknown):
+            continue
+        place = sources[one.image.source].provider.locate('')
+        within = place[len(beside):] if place.startswith(beside) else ''
+        found[virt_index.unquote(within) + one.image.file] = one
+    return found

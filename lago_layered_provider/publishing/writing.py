@@ -1,0 +1,135 @@
+"""Write one image as it is published, from the admin's original."""
+
+from __future__ import annotations
+
+import os
+from typing import Optional
+
+from .. import qemu_img
+from ..core.entry import strip_suffix
+from ..core.errors import PublishError
+from ..core.model import SUFFIXES, BaseName, Image, ImageRef
+from ..core.publication import Draft
+from ..store import files
+from ..transfer.ports import Progress
+from .content import read_original
+from .finding import Found
+from .packing import Packed, Packer, digest
+from .place import HINT, PUBLISHED, Place, identify
+
+
+class Writer:
+    """Writes images; several at the same time.
+
+    Args:
+        name: of the repository.
+        compression: of the published files.
+        in_place: originals get the names of their bases, and are published
+            themselves where nothing is compressed.
+    """
+
+    def __init__(
+        self, place: Place, name: str, compression: Optional[str],
+        packer: Packer, progress: Progress, *, in_place: bool,
+    ) -> None:
+        self._place = place
+        self._name = name
+        self._compression = compression
+        self._packer = packer
+        self._progress = progress
+        self._in_place = in_place
+
+    def write(self, draft: Draft, found: Found) -> Image:
+        """Write the file and the sidecars of an image; return its entry.
+
+        Raises:
+            PublishError, ToolError, OSError: nothing of it stays.
+        """
+        ref = ImageRef(self._name, draft.template, draft.version)
+        path = self._place.path(found.file.path)
+        packed_original = strip_suffix(path) != path
+        change = self._in_place and not packed_original
+        self._progress.begin(
+            str(ref), None if packed_original else os.path.getsize(path), 0
+        )
+        outcome = 'failed'
+        try:
+            if change and draft.base:
+                _rename_base(path, draft)
+            compression = self._compression
+            if change and compression is None:
+                handle, packed = found.file.path, self._read(path, ref)
+            else:
+                handle = (
+                    f'{PUBLISHED}/{draft.template}/{draft.version}.'
+                    f'{draft.original.format}'
+                )
+                packed = self._pack(handle, path, ref, draft, found)
+            outcome = 'fetched'
+        finally:
+            self._progress.end(str(ref), outcome)
+        image = Image(
+            ref=ref, source=self._name, handle=handle,
+            timestamp=draft.timestamp,
+            base=_base(draft), format=draft.original.format,
+            compression=compression, size=packed.size,
+            compressed_size=packed.compressed_size,
+            virtual_size=(
+                found.header.virtual_size if found.header else packed.size
+            ),
+            digests=packed.digests, metadata=draft.metadata,
+        )
+        self._place.write_sidecars(image)
+        return image
+
+    def _pack(
+        self, handle: str, path: str, ref: ImageRef, draft: Draft,
+        found: Found,
+    ) -> Packed:
+        name = handle + SUFFIXES[self._compression]
+        part = self._place.part(name)
+        # What --in-place has written has another time on the disk.
+        identity = identify(path)
+        chunks = read_original(
+            path, f'./{draft.base}' if draft.base else None,
+            draft.base_format,
+        )
+        try:
+            with open(part, 'wb') as output:
+                packed = self._packer.pack(
+                    chunks, output, self._compression,
+                    lambda count: self._progress.advance(str(ref), count),
+                )
+            if identity != identify(path) or (
+                identity != found.file.identity and not self._in_place
+            ):
+                raise PublishError(
+                    path, ['it was changed while it was read'], hint=HINT
+                )
+            self._place.finish(name)
+            return packed
+        except BaseException:
+            files.remove_file(part)
+            raise
+
+    def _read(self, path: str, ref: ImageRef) -> Packed:
+        size = os.path.getsize(path)
+        digests = digest(read_original(path, None, None))
+        self._progress.advance(str(ref), size)
+        return Packed(size, size, digests)
+
+
+def _base(draft: Draft) -> Optional[BaseName]:
+    if draft.base is None:
+        return None
+    template, version = draft.base.split(':')
+    return BaseName(template, version)
+
+
+def _rename_base(path: str, draft: Draft) -> None:
+    """Write the name of the base into an original; its time stays."""
+    before = os.stat(path)
+    qemu_img.rename_base(
+        path, 'qcow2', f'./{draft.base}', draft.base_format or 'qcow2'
+    )
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
