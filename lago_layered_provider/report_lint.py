@@ -32,14 +32,9 @@ def print_report(found: Report, console: Console) -> None:
     for image, findings in groups.items():
         if findings:
             console.print(title if image is None else image)
-        # What is worst stands first; otherwise as it was found.
-        for finding in sorted(findings, key=_rank):
+        for finding in findings:
             _print_finding(finding, console)
     console.print(summary(found))
-
-
-def _rank(finding: Finding) -> int:
-    return list(Level).index(finding.level)
 
 
 def _print_finding(finding: Finding, console: Console) -> None:

@@ -32,7 +32,7 @@ MODULES: Dict[str, str] = {
     'remove': 'repositories',
     'update': 'repositories',
     'create': 'publishing',
-    'index': 'publishing',
+    'index': 'virt_indexing',
     'build': 'building',
     'lint': 'linting',
     'add-layer': 'layering',

@@ -7,10 +7,10 @@ use: it ignores the keys that are ours.
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Iterable, Mapping
+from typing import Any, Dict, Iterable, Mapping, Optional
 
 from .index import SourceSpec
-from .model import UNKNOWN, Image
+from .model import UNKNOWN, Base, BaseDigest, BaseFile, Image
 
 
 def make_document(
@@ -55,7 +55,7 @@ def make_entry(image: Image) -> Dict[str, Any]:
         'timestamp': image.timestamp,
     }
     if image.base is not UNKNOWN:
-        entry['base'] = None if image.base is None else str(image.base)
+        entry['base'] = _base_text(image.base)
     if image.compression is not UNKNOWN:
         entry['compression'] = image.compression
     for key in ('format', 'size', 'compressed_size', 'virtual_size'):
@@ -68,6 +68,15 @@ def make_entry(image: Image) -> Dict[str, Any]:
     if image.metadata is not None:
         entry['metadata'] = dict(image.metadata)
     return entry
+
+
+def _base_text(base: Optional[Base]) -> Optional[str]:
+    """Return what `entry.parse_base` reads."""
+    if isinstance(base, BaseFile):
+        return f'layer:{base.name}'
+    if isinstance(base, BaseDigest):
+        return f'{base.digest.value}:{base.name}'
+    return None if base is None else str(base)
 
 
 def _make_source(spec: SourceSpec) -> Dict[str, Any]:

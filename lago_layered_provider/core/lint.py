@@ -149,7 +149,9 @@ def judge_index(
         return Judged(None, {}, tuple(
             Finding('index-faulty', fault) for fault in error.faults
         ))
-    findings = [*_find_doubled(data), *_judge_sources(found)]
+    faulty_sources = list(_judge_sources(found))
+    said = frozenset(each.message for each in faulty_sources)
+    findings = [*_find_doubled(data), *faulty_sources]
     if (found.timestamp or 0) > now + CLOCK_SECONDS:
         findings.append(Finding(
             'timestamp-ahead',
@@ -158,25 +160,19 @@ def judge_index(
         ))
     images: Dict[Name, Image] = {}
     for template in found.templates():
-        raw = found.raw_templates[template]
-        if not isinstance(raw, dict) or not isinstance(
-            raw.get('versions'), dict
-        ):
-            findings.append(Finding(
-                'entry-faulty',
-                f'template {model.show(template)}: "versions" is missing or '
-                f'not an object',
-            ))
-        elif not raw['versions']:
-            findings.append(Finding(
-                'template-empty',
-                f'template {model.show(template)} has no version',
-            ))
+        findings += _judge_template(template, found.raw_templates[template])
         for version in found.versions(template):
-            image = _judge_entry(found, (template, version), findings)
-            if image is not None:
-                images[template, version] = image
-                findings += _judge_name(image, now, refuse_name)
+            try:
+                image = found.image(template, version)
+            except errors.IndexFaults as error:
+                # A faulty source was named once, not for each image.
+                findings += [
+                    Finding('entry-faulty', fault, shown(template, version))
+                    for fault in error.faults if fault not in said
+                ]
+                continue
+            images[template, version] = image
+            findings += _judge_name(image, now, refuse_name)
     return Judged(found, images, tuple(findings))
 
 
@@ -186,22 +182,18 @@ def _judge_sources(found: Index) -> Iterator[Finding]:
             yield Finding('source-faulty', fault)
 
 
-def _judge_entry(
-    found: Index, name: Name, findings: List[Finding]
-) -> Optional[Image]:
-    try:
-        return found.image(*name)
-    except errors.IndexFaults as error:
-        # What is wrong with a source was said once, not for each image.
-        said = {
-            finding.message for finding in findings
-            if finding.code == 'source-faulty'
-        } if len(found.sources) < 100 else set()
-        findings.extend(
-            Finding('entry-faulty', fault, shown(*name))
-            for fault in error.faults if fault not in said
+def _judge_template(template: str, raw: object) -> Iterator[Finding]:
+    versions = raw.get('versions') if isinstance(raw, dict) else None
+    if not isinstance(versions, dict):
+        yield Finding(
+            'entry-faulty', f'template {model.show(template)}: "versions" is '
+            f'missing or not an object',
         )
-        return None
+    elif not versions:
+        yield Finding(
+            'template-empty',
+            f'template {model.show(template)} has no version',
+        )
 
 
 def shown(template: str, version: str) -> str:

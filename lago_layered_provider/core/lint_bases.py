@@ -22,6 +22,7 @@ from .wanted import Wanted
 
 #: Names in a message.
 SHOWN_NAMES = 4
+SHOWN_PATH = 40
 
 
 class NoBase(Exception):
@@ -261,7 +262,12 @@ def _judge_chains(below: Mapping[Name, Name]) -> Iterator[Finding]:
 def _cycle(circle: List[Name]) -> Finding:
     first = circle.index(min(circle))
     circle = circle[first:] + circle[:first]
-    path = ' -> '.join(':'.join(name) for name in [*circle, circle[0]])
+    names = [':'.join(name) for name in [*circle, circle[0]]]
+    if len(names) > SHOWN_PATH:
+        names[SHOWN_PATH // 2:-SHOWN_PATH // 2] = [
+            f'({len(names) - SHOWN_PATH} more)'
+        ]
+    path = ' -> '.join(names)
     return Finding(
         'base-cycle', f'the bases go round in a circle: {path}',
         ':'.join(circle[0]),

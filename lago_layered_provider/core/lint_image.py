@@ -88,12 +88,19 @@ class Seen:
     content: Optional[Content] = None
 
     @property
+    def file_size(self) -> Optional[int]:
+        """Bytes of the uncompressed image, as it was found."""
+        if self.content is not None and not self.content.fault:
+            return self.content.size
+        return self.size
+
+    @property
     def virtual_size(self) -> Optional[int]:
         """Bytes that the guest sees."""
         if self.header is not None:
             return self.header.virtual_size
         if self.is_qcow2 is False:
-            return self.size
+            return self.file_size
         return self.image.virtual_size
 
 
@@ -122,23 +129,22 @@ def judge_image(
         if base_seen is not None:
             yield from _judge_weight(seen, base_seen)
     if seen.content is not None:
-        yield from _judge_content(raw, seen.content)
+        yield from _judge_content(seen, seen.content)
     yield from _judge_digests(raw, seen)
 
 
 def _judge_sizes(raw: Image, seen: Seen) -> Iterator[Finding]:
     name = raw.ref.short
-    packed = seen.image.compression is not None
     for code, said, found, what in (
-        ('compressed-size', raw.compressed_size if packed else None,
-         seen.total, 'file'),
-        ('size', raw.size if seen.content is None else None, seen.size,
+        ('compressed-size', None if seen.image.compression is None
+         else seen.image.compressed_size, seen.total, 'file'),
+        ('size', None if seen.content else seen.image.size, seen.size,
          'image, uncompressed,'),
     ):
         if None not in (said, found) and said != found:
             yield Finding(
-                code, f'the {what} has {found} bytes; the index says {said}',
-                name,
+                code, f'the {what} has {found} bytes, not {said} as the '
+                f'index or its sidecar says', name,
             )
 
 
@@ -199,9 +205,8 @@ def _judge_header(
     yield from _judge_backing(raw, seen.image, header, base)
     # The backing file is judged above, under codes of its own.
     expected = None if header.backing_file is None else [header.backing_file]
-    size = seen.content.size if seen.content else seen.size
     for danger in safety.find_dangers(
-        header, expected_backing=expected, file_size=size,
+        header, expected_backing=expected, file_size=seen.file_size,
     ):
         yield Finding('unsafe', danger, name)
     if raw.virtual_size not in (None, header.virtual_size):
@@ -274,28 +279,28 @@ def _judge_weight(seen: Seen, base: Seen) -> Iterator[Finding]:
 
 
 def _weight(seen: Seen) -> Optional[int]:
-    if seen.content is not None:
-        return seen.content.size
-    return seen.image.size if seen.size is None else seen.size
+    found = seen.file_size
+    return seen.image.size if found is None else found
 
 
-def _judge_content(raw: Image, content: Content) -> Iterator[Finding]:
-    name = raw.ref.short
+def _judge_content(seen: Seen, content: Content) -> Iterator[Finding]:
+    name = seen.image.ref.short
     if content.fault:
         yield Finding('damaged', content.fault, name)
         return
-    if raw.size not in (None, content.size):
+    if seen.image.size not in (None, content.size):
         yield Finding(
-            'size', f'the image, uncompressed, has {content.size} bytes; '
-            f'the index says {raw.size}', name,
+            'size', f'the image, uncompressed, has {content.size} bytes, not '
+            f'{seen.image.size} as the index or its sidecar says', name,
         )
     made = {digest.algorithm: digest.value for digest in content.digests}
-    for digest in raw.digests:
+    for digest in seen.image.digests:
         found = made.get(digest.algorithm, digest.value)
         if found != digest.value:
             yield Finding(
-                'digest', f'its {digest.algorithm} is {found[:16]}...; the '
-                f'index says {digest.value[:16]}...', name,
+                'digest', f'its {digest.algorithm} is {found[:16]}..., not '
+                f'{digest.value[:16]}... as the index or its sidecar says',
+                name,
             )
 
 

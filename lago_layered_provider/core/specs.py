@@ -211,8 +211,8 @@ def _make_jobs(
         return [Job(spec)]
     file = strip_suffix(spec.base.split('?', 1)[0].rsplit('/', 1)[-1])
     stem = strip_endings(file)
-    # The name as it stands there goes first: a spec may be called el7.img.
-    for word in dict.fromkeys([file, stem]):
+    # The name as it stands there goes first: a spec may be called el7.xz.
+    for word in dict.fromkeys([spec.base, file, stem]):
         found = [one for one in specs if word in (one.id, one.name)]
         if len(found) > 1:
             raise ValueError(
@@ -226,9 +226,10 @@ def _make_jobs(
             return [Job(spec, base_file=name)]
     if '/' not in spec.base:
         known = [word for one in specs for word in (one.id, one.name)]
+        known += map(strip_endings, present)
         raise ValueError(
             f'its base {show(spec.base)} is neither a spec nor an image of '
-            f'the directory' + _suggest(file, [*known, *present])
+            f'the directory' + _suggest(stem, known)
         )
     ready = Spec(
         id=file, name=check_name(stem, 'base'), kind=READY, base=spec.base,

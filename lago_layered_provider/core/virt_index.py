@@ -154,8 +154,8 @@ def _judge(sections: Iterable[Section]) -> Iterator[Fault]:
             yield Fault('virt-syntax', f'{name} {arch} stands there twice')
         seen.add((section.name, arch))
         counts: Dict[Key, int] = {}
-        for key, _ in section.fields:
-            counts[key] = counts.get(key, 0) + 1
+        for each, _ in section.fields:
+            counts[each] = counts.get(each, 0) + 1
         for (key, subkey), count in counts.items():
             if count > 1:
                 shown = f'{key}[{subkey}]' if subkey else key

@@ -115,8 +115,14 @@ def _judge(
     )
     return Report(
         location, judged.index.name,
-        sum(1 for _ in _all_names(judged)), tuple(findings),
+        sum(1 for _ in _all_names(judged)),
+        tuple(sorted(findings, key=_order)),
     )
+
+
+def _order(finding: Finding) -> Tuple[str, int]:
+    """Sort by image, those of the whole first, and by what is worst."""
+    return finding.image or '', list(Level).index(finding.level)
 
 
 def _all_names(judged: Judged) -> Iterator[Name]:

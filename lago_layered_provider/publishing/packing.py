@@ -186,20 +186,24 @@ def _told(
 
 
 def _parts(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Put pieces together to parts of `PART_BYTES`; the last is shorter."""
+    """Put pieces together to parts of `PART_BYTES`; the last is shorter.
+
+    There is at least one, if only an empty one.
+    """
     pieces: List[bytes] = []
-    size = 0
+    size = count = 0
     for chunk in chunks:
         view = memoryview(chunk)
         while size + len(view) >= PART_BYTES:
             pieces.append(bytes(view[:PART_BYTES - size]))
             view = view[PART_BYTES - size:]
             yield b''.join(pieces)
+            count += 1
             pieces, size = [], 0
         if view:
             pieces.append(bytes(view))
             size += len(view)
-    if pieces:
+    if pieces or count == 0:
         yield b''.join(pieces)
 
 

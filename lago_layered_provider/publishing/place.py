@@ -140,7 +140,11 @@ class Place:
         )
         beside = self.path(image.handle)
         metadata: Dict[str, Any] = dict(image.metadata or {})
-        files.write_json(f'{beside}.metadata', metadata, sync=True)
+        # Beside an original it is the admin's own, which says more.
+        if image.handle.startswith(f'{PUBLISHED}/') or not os.path.exists(
+            f'{beside}.metadata'
+        ):
+            files.write_json(f'{beside}.metadata', metadata, sync=True)
         files.write_file(f'{beside}.hash', sha1.encode(), sync=True)
 
     def remove_unlisted(self, kept: Set[str]) -> None:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import Optional, Protocol, Tuple
 
 from ..core import errors, qcow2, safety
 from ..core.backing_names import Accepted
 from ..core.model import Image
-from .ports import Stage
 
 #: Enough to tell how long the first cluster is.
 FIRST_BYTES = 512
+
+
+class Complete(Protocol):
+    """An image that is here as a whole, such as a `Stage`."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the image, uncompressed."""
+
+    def head(self, length: int) -> bytes:
+        """Return the image's first bytes."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,7 @@ class Verified:
 def verify_staged(
     image: Image,
     base: Optional[Image],
-    stage: Stage,
+    stage: Complete,
     *,
     url: str = '',
     base_virtual_size: Optional[int] = None,
@@ -63,7 +73,7 @@ def verify_staged(
 
 
 def _read_safe_header(
-    image: Image, base: Optional[Image], stage: Stage, url: str
+    image: Image, base: Optional[Image], stage: Complete, url: str
 ) -> qcow2.Qcow2Header:
     name = str(image.ref)
     first = stage.head(FIRST_BYTES)

@@ -35,6 +35,8 @@ READ = {
         'reserve', '2.5 %', Reserve(2.5, percent=True)
     ),
     'progress': ('progress', 'line', 'line'),
+    'keyring': ('keyring', '/etc/lago/keys.gpg', '/etc/lago/keys.gpg'),
+    'no keyring': ('keyring', ' ', None),
 }
 
 REFUSED = {
@@ -54,6 +56,7 @@ REFUSED = {
     'percent of a unit': ('reserve', '5%M'),
     'endless reserve': ('reserve', '9' * 400),
     'unknown progress': ('progress', 'fireworks'),
+    'keyring from somewhere': ('keyring', 'keys.gpg'),
 }
 
 
@@ -78,6 +81,12 @@ def test_nothing_set() -> None:
     assert read_settings({'jobs': None}) == Settings()
 
 
+def test_keyring_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('HOME', '/home/ann')
+    settings = read_settings({'keyring': '~/keys.gpg'})
+    assert settings.keyring == '/home/ann/keys.gpg'
+
+
 def test_foreign_keys_are_left_alone() -> None:
     section = {'template_repo_path': 'http://host/', 'default': object()}
     assert read_settings(section) == Settings()
@@ -96,6 +105,7 @@ def test_any_text_is_read_or_refused(case: str, text: str) -> None:
     assert 1 <= settings.timeout < float('inf')
     assert 0 <= settings.lock_timeout < float('inf')
     assert settings.progress in PROGRESS
+    assert settings.keyring is None or settings.keyring[0] == '/'
     assert 0 <= settings.reserve.of(100 * MIB)
 
 

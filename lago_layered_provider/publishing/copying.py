@@ -1,0 +1,173 @@
+"""Copy one published file as it is, and prove it before it is seen."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass, replace
+from typing import Iterator, Optional, Sequence
+
+from ..core import errors
+from ..core.model import DIGEST_LENGTHS, Digest, Image, Unknown
+from ..transfer.decode import CorruptStream, make_decoder
+from ..transfer.digester import Digester
+from ..transfer.ports import Progress, Provider
+from ..transfer.verify import verify_staged
+from .packing import DIGESTS
+
+READ_BYTES = 1 << 20
+
+#: Enough for the header of any image.
+HEAD_BYTES = 2 << 20
+
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Copied:
+    """An image whose file is here as a whole."""
+
+    size: int
+    first: bytes
+
+    def head(self, length: int) -> bytes:
+        """Return the image's first bytes."""
+        return self.first[:length]
+
+
+def fetch_file(
+    image: Image, provider: Provider, path: str, *, retries: int,
+    progress: Progress,
+) -> None:
+    """Bring the file of an image to `path`, from where an earlier run ended.
+
+    Nobody asks whether the file is the same as then: its digest will tell.
+
+    Raises:
+        TransferError: it cannot be had; what came so far stays at `path`.
+    """
+    name = str(image.ref)
+    failures = 0
+    while True:
+        before = _size(path)
+        try:
+            _fetch_rest(image, provider, path, progress)
+            return
+        except errors.TransferError as error:
+            if _size(path) > before:
+                failures = 0
+            failures += 1
+            if not error.retryable or failures > retries:
+                raise
+            seconds = min(
+                max(error.retry_after or 0,
+                    FIRST_PAUSE_SECONDS * 2 ** (failures - 1)),
+                LONGEST_PAUSE_SECONDS,
+            )
+            progress.note(
+                f'{name}: {error.reason}; trying again in {seconds:.1f} s '
+                f'({failures} of {retries})'
+            )
+            time.sleep(seconds)
+
+
+def _fetch_rest(
+    image: Image, provider: Provider, path: str, progress: Progress
+) -> None:
+    with open(path, 'ab') as output:
+        start = output.tell()
+        with contextlib.closing(
+            provider.open(image.file, start=start)
+        ) as stream:
+            if stream.start != start:
+                output.truncate(stream.start)
+                output.seek(stream.start)
+            limit = image.compressed_size or image.size
+            while True:
+                data = stream.read(READ_BYTES)
+                if not data:
+                    break
+                output.write(data)
+                progress.advance(str(image.ref), len(data))
+                if limit is not None and output.tell() > limit:
+                    raise errors.SizeMismatch(
+                        str(image.ref), what='size of the file',
+                        expected=f'{limit} bytes', found='more',
+                    )
+            output.flush()
+            os.fsync(output.fileno())
+
+
+def _size(path: str) -> int:
+    return os.path.getsize(path) if os.path.exists(path) else 0
+
+
+def prove(
+    image: Image, base: Optional[Image], path: str, url: str
+) -> Image:
+    """Read a file, compare it with its index, and say all that is known.
+
+    Args:
+        url: where it came from, for messages.
+
+    Raises:
+        VerifyError, UnsafeImage: it is not what the index says, or refused.
+    """
+    announced = {digest.algorithm for digest in image.digests}
+    digester = Digester(
+        name for name in DIGEST_LENGTHS if name in announced.union(DIGESTS)
+    )
+    size, first = 0, b''
+    try:
+        for piece in _decode(image, path):
+            digester.update(piece)
+            size += len(piece)
+            if len(first) < HEAD_BYTES:
+                first += piece[:HEAD_BYTES - len(first)]
+            if image.size is not None and size > image.size:
+                break
+        made = digester.finish()
+    finally:
+        digester.close()
+    if image.size not in (None, size):
+        raise errors.SizeMismatch(
+            str(image.ref), what=f'size of the image at {url}',
+            expected=f'{image.size} bytes', found=f'{size} bytes',
+        )
+    _compare(image, made, url)
+    verified = verify_staged(image, base, Copied(size, first), url=url)
+    return replace(
+        image, size=size, compressed_size=os.path.getsize(path),
+        format=verified.format, virtual_size=verified.virtual_size,
+        digests=made, metadata=image.metadata or {}, max_size=None,
+    )
+
+
+def _compare(image: Image, made: Sequence[Digest], url: str) -> None:
+    for digest in image.digests:
+        if digest not in made:
+            found = next(
+                one for one in made if one.algorithm == digest.algorithm
+            )
+            raise errors.DigestMismatch(
+                str(image.ref), what=f'{digest.algorithm} of {url}',
+                expected=digest.value, found=found.value,
+            )
+
+
+def _decode(image: Image, path: str) -> Iterator[bytes]:
+    assert not isinstance(image.compression, Unknown)
+    decoder = make_decoder(image.compression)
+    try:
+        with open(path, 'rb') as stream:
+            for data in iter(lambda: stream.read(READ_BYTES), b''):
+                yield from decoder.feed(data)
+        yield from decoder.flush()
+        decoder.finish()
+    except CorruptStream as error:
+        raise errors.DamagedImage(
+            str(image.ref), what='the file cannot be decompressed',
+            expected=f'a {image.compression} file', found=str(error),
+        ) from None

@@ -1,0 +1,88 @@
+"""Fetch a ready image, from a path or a URL, compressed or not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from typing import IO, Iterator, Optional
+
+from .. import qemu_img
+from ..core import errors
+from ..providers import make_provider
+from ..transfer.decode import CorruptStream, make_decoder
+from .local_images import examine
+
+READ_BYTES = 2**20
+
+_MAGICS = (
+    (b'\xfd7zXZ\0', 'xz'), (b'\x28\xb5\x2f\xfd', 'zst'), (b'\x1f\x8b', 'gz'),
+)
+
+
+def fetch_ready(location: str, target: str, timeout: float) -> None:
+    """Write a ready image as a qcow2 without a base.
+
+    Args:
+        location: a URL or an absolute path.
+        timeout: of a server, in seconds.
+
+    Raises:
+        TransferError: it cannot be had.
+        PublishError: it is no image, or must not be used.
+        ToolError: qemu-img failed.
+    """
+    fetched = f'{target}.fetched'
+    with open(fetched, 'wb') as stream:
+        for data in _decoded(location, timeout):
+            _write(stream, data)
+        stream.truncate()
+    try:
+        image = examine(fetched)
+        if len(image.chain) > 1:
+            raise errors.PublishError(fetched, [
+                f'it stands on {image.chain[1].path}'
+            ])
+    except errors.PublishError as error:
+        raise errors.PublishError(location, error.faults) from None
+    if image.format == 'qcow2':
+        os.rename(fetched, target)
+    else:
+        qemu_img.convert(fetched, image.format, target)
+        os.unlink(fetched)
+
+
+def _write(stream: IO[bytes], data: bytes) -> None:
+    """Write data; a hole will do for zeros."""
+    if data.count(0) == len(data):
+        stream.seek(len(data), os.SEEK_CUR)
+    else:
+        stream.write(data)
+
+
+def _decoded(location: str, timeout: float) -> Iterator[bytes]:
+    """Yield the bytes of the image; its first ones tell what it is."""
+    directory, _, name = location.rpartition('/')
+    if re.match('https?://', location):
+        provider = make_provider(
+            'http', {'baseurl': f'{directory}/'}, timeout=timeout
+        )
+    else:
+        provider = make_provider('file', {'root': directory or '/'})
+    with contextlib.closing(provider.open(name)) as stream:
+        data = stream.read(READ_BYTES)
+        decoder = make_decoder(_find_compression(data))
+        try:
+            while data:
+                yield from decoder.feed(data)
+                data = stream.read(READ_BYTES)
+            decoder.finish()
+        except CorruptStream as error:
+            raise errors.TransferError(location, str(error)) from error
+
+
+def _find_compression(data: bytes) -> Optional[str]:
+    for magic, name in _MAGICS:
+        if data.startswith(magic):
+            return name
+    return None

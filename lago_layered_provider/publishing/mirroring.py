@@ -1,0 +1,294 @@
+"""The use case of `mirror`: a copy of a repository, or of a part of it.
+
+Files are copied as they are, so that nothing has to be compressed anew; each
+is proven before the index of the copy names it. What is in the copy already
+stays, whatever its origin has become meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from dataclasses import dataclass, replace
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from .. import threads
+from ..core import errors, resolve
+from ..core.model import BaseName, Image
+from ..core.sizes import size_text
+from ..core.wanted import Wanted
+from ..repositories import ByPath
+from ..settings import Settings
+from ..sources import Sources
+from ..store.files import measure, remove_file
+from ..transfer.ports import Progress
+from . import indexing
+from .copying import fetch_file, prove
+from .options import Options
+from .place import PUBLISHED, Place, file_errors
+
+#: What a fetch leaves behind for the next run; `create` lets it be.
+FETCHING = '.fetching'
+
+Pair = Tuple[Image, Optional[Image]]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """What was done; `fetched` in bytes."""
+
+    index: str
+    new: Tuple[Image, ...]
+    present: int
+    fetched: int
+
+
+def mirror(
+    location: str, directory: str, wanted: Sequence[Wanted],
+    key: Optional[str], settings: Settings, *, progress: Progress,
+    warn: Callable[[str], None],
+) -> Copy:
+    """Copy templates and what they stand on; all if none is wanted.
+
+    Raises:
+        LayeredError: what was fetched is kept for the next run; the index
+            of the copy names only what is whole.
+    """
+    with file_errors(directory):
+        os.makedirs(directory, exist_ok=True)
+    place = Place(directory)
+    sources = Sources([ByPath(location)], settings, warn)
+    chains = _resolve(sources, wanted, warn)
+    with place.alone(
+        settings.lock_timeout, lambda holder: warn(f'waiting for {holder}')
+    ), file_errors(place.root, 'What was fetched is kept; run it again.'):
+        return _Mirror(place, sources, key, progress, warn).run(chains)
+
+
+def _resolve(
+    sources: Sources, wanted: Sequence[Wanted], warn: Callable[[str], None]
+) -> List[Tuple[Image, ...]]:
+    """Return the chains, base first."""
+    if wanted:
+        return _chains(sources, wanted)
+    found = sources.first()
+    chains = []
+    for template, version, _ in list(found.entries()):
+        try:
+            chains += _chains(sources, [Wanted(template, version)])
+        except (errors.ResolveError, errors.IndexFaults) as error:
+            warn(f'{template}:{version} is left out: {error.message}')
+    return chains
+
+
+def _chains(
+    sources: Sources, wanted: Sequence[Wanted]
+) -> List[Tuple[Image, ...]]:
+    while True:
+        found = resolve.resolve(sources.catalog, wanted)
+        if found.needed:
+            sources.read(found.needed)
+        elif found.unknown:
+            sources.look_up(found.unknown)
+        elif not sources.look_up(
+            image for chain in found.chains for image in chain
+        ):
+            return [chain.images for chain in found.chains]
+
+
+class _Mirror:
+    """One run, under the lock of the directory."""
+
+    def __init__(
+        self, place: Place, sources: Sources, key: Optional[str],
+        progress: Progress, warn: Callable[[str], None],
+    ) -> None:
+        self._place = place
+        self._sources = sources
+        self._key = key
+        self._progress = progress
+        self._warn = warn
+
+    def run(self, chains: Sequence[Tuple[Image, ...]]) -> Copy:
+        pairs: Dict[str, Pair] = {}
+        for chain in chains:
+            for base, image in zip([None, *chain], chain):
+                pairs[image.ref.short] = image, base
+        name = self._sources.first().name
+        options = Options(name=name, key=self._key)
+        before = indexing.read_before(
+            self._place, options, [], self._place.read_known()
+        )
+        faults = list(before.faults)
+        handles = self._name_files(pairs, before.images, faults)
+        if faults:
+            raise errors.PublishError(
+                f'{self._place.root}: cannot be a mirror', faults
+            )
+        todo = [
+            pair for short, pair in pairs.items()
+            if not _is_there(pair[0], before.images.get(short))
+        ]
+        self._check_room(todo, handles)
+        # The largest first: nobody is left alone with it at the end.
+        todo.sort(key=lambda pair: pair[0].compressed_size or 0, reverse=True)
+        new = threads.run_all(
+            lambda pair: self._copy(*pair, handles), todo,
+            self._sources.settings.jobs,
+        )
+        images = [
+            replace(
+                image, source=name, handle=handles[image.ref.short],
+                base=_base_name(pairs[image.ref.short][1]), location='',
+            ) for image in new
+        ]
+        for image in images:
+            self._place.write_sidecars(image)
+        indexing.write_index(self._place, options, before, images)
+        return Copy(
+            self._place.index, tuple(images), len(pairs) - len(images),
+            sum(image.compressed_size or 0 for image in images),
+        )
+
+    def _name_files(
+        self, pairs: Mapping[str, Pair], here: Mapping[str, Image],
+        faults: List[str],
+    ) -> Dict[str, str]:
+        """Return the handle of each image in the copy.
+
+        The name of the file stays, as headers may name it.
+        """
+        several = len({image.source for image, _ in pairs.values()}) > 1
+        taken = {
+            image.handle: short for short, image in here.items()
+        }
+        handles: Dict[str, str] = {}
+        for short, (image, _) in sorted(pairs.items()):
+            handle = image.handle
+            if handle.startswith(f'{PUBLISHED}/'):
+                handle = handle[len(PUBLISHED) + 1:]
+            if several:
+                handle = f'{image.source}/{handle}'
+            known = here.get(short)
+            if known is not None and not _is_there(image, known):
+                # The file that others may be reading stays.
+                handle = posixpath.join(
+                    posixpath.dirname(handle), _mark(image),
+                    posixpath.basename(handle),
+                )
+            handle = posixpath.normpath(f'{PUBLISHED}/{handle}')
+            if any(part.startswith('.') for part in handle.split('/')):
+                faults.append(f'{short}: the name {image.handle} is hidden')
+            if taken.setdefault(handle, short) != short:
+                faults.append(
+                    f'{short} and {taken[handle]} would have the same file, '
+                    f'{handle}'
+                )
+            handles[short] = handle
+        return handles
+
+    def _check_room(
+        self, todo: Sequence[Pair], handles: Mapping[str, str]
+    ) -> None:
+        """Raise NotEnoughSpace before the first byte."""
+        needed = sum(
+            max(0, (image.compressed_size or 0) - _here(
+                self._part(image, handles)
+            )) for image, _ in todo
+        )
+        free = measure(self._place.root)[0]
+        if needed > free:
+            raise errors.NotEnoughSpace(
+                f'{self._place.root}: {size_text(needed)} are to be fetched, '
+                f'{size_text(free)} are free, {size_text(needed - free)} too '
+                f'little', needed=needed, free=free, short=needed - free,
+                hint='Make room there; nothing was fetched.',
+            )
+
+    def _copy(
+        self, image: Image, base: Optional[Image],
+        handles: Mapping[str, str],
+    ) -> Image:
+        """Bring one file here and prove it."""
+        name = str(image.ref)
+        provider = self._sources.provider(image)
+        path, part = self._target(image, handles), self._part(image, handles)
+        url = provider.locate(image.file)
+        if os.path.exists(path):  # of a run that was killed
+            os.replace(path, part)
+        begun = _here(part)
+        self._progress.begin(name, image.compressed_size, begun)
+        outcome = 'failed'
+        try:
+            if begun == 0 or begun != image.compressed_size:
+                self._fetch(image, part)
+            try:
+                found = prove(image, base, part, url)
+            except (errors.VerifyError, errors.UnsafeImage) as error:
+                remove_file(part)
+                if not begun:
+                    raise
+                self._progress.note(f'{error.message}; fetching it anew')
+                self._fetch(image, part)
+                found = self._prove_or_remove(image, base, part, url)
+            os.replace(part, path)
+            outcome = 'fetched'
+        finally:
+            self._progress.end(name, outcome)
+        if not image.digests:
+            self._warn(
+                f'{image.ref.short} has no digest at its source: nothing '
+                f'proves that the copy is right'
+            )
+        return found
+
+    def _fetch(self, image: Image, part: str) -> None:
+        fetch_file(
+            image, self._sources.provider(image), part,
+            retries=self._sources.settings.retries, progress=self._progress,
+        )
+
+    @staticmethod
+    def _prove_or_remove(
+        image: Image, base: Optional[Image], part: str, url: str
+    ) -> Image:
+        try:
+            return prove(image, base, part, url)
+        except errors.LayeredError:
+            remove_file(part)
+            raise
+
+    def _target(self, image: Image, handles: Mapping[str, str]) -> str:
+        handle = handles[image.ref.short]
+        path = self._place.path(replace(image, handle=handle).file)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return path
+
+    def _part(self, image: Image, handles: Mapping[str, str]) -> str:
+        parent, name = os.path.split(self._target(image, handles))
+        return os.path.join(parent, f'.{name}{FETCHING}')
+
+
+def _is_there(image: Image, here: Optional[Image]) -> bool:
+    """Tell whether a copy is of this image, and not of an older one."""
+    if here is None:
+        return False
+    known = {digest.algorithm: digest for digest in here.digests}
+    return all(
+        known.get(digest.algorithm, digest) == digest
+        for digest in image.digests
+    ) and image.compressed_size in (None, here.compressed_size)
+
+
+def _mark(image: Image) -> str:
+    return image.digest.value[:8] if image.digest else 'new'
+
+
+def _base_name(base: Optional[Image]) -> Optional[BaseName]:
+    if base is None:
+        return None
+    return BaseName(base.ref.template, base.ref.version)
+
+
+def _here(path: str) -> int:
+    return os.path.getsize(path) if os.path.exists(path) else 0
