@@ -13,7 +13,8 @@ The way of one ``lago init``::
 `template_store`    Lago's TemplateStore, on ours
 `provision`         the use case: from wanted templates to a filled store
 `sources`           asks repositories for indexes and what they leave open
-`repositories`      where repositories are, the order of search, one read
+`repositories`      where repositories are, the order of search
+`index_reading`     one index: read, kept, checked (`gpg`)
 `lookup`            small requests for what an index leaves open
 `core`              decides; pure: index, chains, plan, qcow2 header
 `providers`         read a source: http, file, and what others install

@@ -154,7 +154,10 @@ def refuse_older(found: Index, kept_body: bytes, path: str) -> None:
     Raises:
         SignatureRefused: it is older; with both times.
     """
-    kept = index.parse_index(kept_body, found.location).timestamp
+    try:
+        kept = index.parse_index(kept_body, path).timestamp
+    except errors.IndexFaults:
+        return  # damaged or removed: it tells nothing
     now = found.timestamp
     if kept is None or now is not None and now >= kept:
         return

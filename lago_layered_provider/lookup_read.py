@@ -58,7 +58,9 @@ def read_small(provider: Provider, path: str, limit: int) -> Optional[bytes]:
     try:
         stream = provider.open(path)
     except TransferError as error:
-        if is_missing(error):
+        # A mirror may lack what another place, which is away now, has: an
+        # image shall not lose its digest for that.
+        if is_missing(error) and not error.retryable:
             return None
         raise
     try:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from .. import report
+from ..core import errors
 from ..publishing.building import build
+from ..publishing.place import INDEX
 from .context import Context
-from .publishing import publish_directory
+from .publishing import publish_directory, read_options
 
 
 def run_build(context: Context) -> int:
     """Build the images of a directory of specs, and publish them."""
     args = context.args
+    # Nobody wants to hear of it when all has been built, hours later.
+    if (
+        read_options(args).name is None
+        and not os.path.exists(os.path.join(args.directory, INDEX))
+    ):
+        raise errors.PublishError(
+            args.directory, ['it has no name yet; give it one: --name NAME']
+        )
     build(
         args.specs, args.directory, report.make_console(sys.stderr).print,
         jobs=context.settings.jobs, timeout=context.settings.timeout,

@@ -7,14 +7,14 @@ import logging
 import os
 import re
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Dict, List
 
 from .. import report, report_tables
 from ..added_repositories import AddedRepositories
 from ..core import errors
 from ..index_reading import Fetched, fetch_index, is_remote
-from ..repos_directory import Added, Known, ReposDirectory
+from ..repos_directory import Added, Known, ReposDirectory, parse
 from .context import FAILED_STATUS, Context
 
 LOGGER = logging.getLogger(__name__)
@@ -74,6 +74,10 @@ def _open(context: Context) -> AddedRepositories:
     def read(url: str) -> Fetched:
         if settings.offline and is_remote(url):
             raise errors.Offline(f'{url} is not asked (offline)')
+        if settings.keyring:
+            # What is no index is left to git, and needs no signature here.
+            found = fetch_index(url, replace(settings, keyring=None))
+            parse(found.body or b'', url)
         return fetch_index(url, settings)
 
     directory = ReposDirectory(context.repos_directory)

@@ -63,7 +63,8 @@ def make_entry(image: Image) -> Dict[str, Any]:
         if value is not None:
             entry[key] = value
     entry.update({
-        digest.algorithm: digest.value for digest in image.digests
+        digest.algorithm: digest.value
+        for digest in sorted(image.digests, key=lambda one: one.algorithm)
     })
     if image.metadata is not None:
         entry['metadata'] = dict(image.metadata)

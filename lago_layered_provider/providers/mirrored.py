@@ -20,7 +20,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from ..core.errors import TransferError
 from ..transfer.ports import FileInfo, Provider, Stream
-from .mirrored_stream import MirroredStream, join_failures
+from .mirrored_stream import MirroredStream, is_answer, join_failures
 
 #: The place of bytes that an earlier run has left.
 UNKNOWN = -1
@@ -215,8 +215,8 @@ class Mirrored:
     ) -> None:
         """Remember which places are away, and tell it once."""
         for failed, error in failures.items():
-            if error.status is not None and error.status < 500:
-                continue  # it is there, and says no
+            if is_answer(error):
+                continue
             with self._lock:
                 new = failed not in self._told
                 self._told.add(failed)

@@ -94,18 +94,27 @@ class MirroredStream:
 def join_failures(failures: Dict[int, TransferError]) -> TransferError:
     """Return the error of the best place, with what the others said.
 
-    Its status counts: where a mirror lacks a file that its repository may
-    have, such as a digest, the file is not missing.
+    What a place has answered says more than that another one is away: a
+    file is missing when a mirror lacks it, but may come (`retryable`) when
+    the other one is back.
     """
     first, *others = [failures[place] for place in sorted(failures)]
     if not others:
         return first
     mirrors = 'a mirror' if len(others) == 1 else f'{len(others)} mirrors'
+    answers = [
+        error.status for error in (first, *others) if is_answer(error)
+    ]
     return TransferError(
         first.url,
         f'{first.reason}; {mirrors} failed too: '
         + ', '.join(f'{error.url}: {error.reason}' for error in others),
-        status=first.status,
+        status=answers[0] if answers else first.status,
         retryable=any(error.retryable for error in (first, *others)),
         retry_after=first.retry_after,
     )
+
+
+def is_answer(error: TransferError) -> bool:
+    """Tell whether a place is there and says no."""
+    return error.status is not None and error.status < 500

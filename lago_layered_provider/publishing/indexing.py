@@ -45,7 +45,16 @@ def read_before(
     place: Place, options: Options, files: Sequence[File],
     known: Mapping[str, Known],
 ) -> Before:
-    """Read the index of the directory, and see what of it is still there."""
+    """Read the index of the directory, and see what of it is still there.
+
+    Raises:
+        ToolError: nothing can be signed with the key; better known now than
+            after all was packed.
+    """
+    if options.key is not None:
+        from .. import gpg
+
+        gpg.sign(b'', options.key)
     body = disk.read_file(place.index)
     faults = list(_option_faults(place, options, body))
     if body is None:

@@ -25,8 +25,8 @@ from tests.lab.publish import checksums
 from tests.lab.running import until
 from tests.lab.tool import Tool
 
-#: The base has that many MiB of content, and the images change a quarter.
-BASE_MIB = 32
+#: The base has that many MiB of content, and the images change a half.
+BASE_MIB = 16
 CHANGED = 8 * MIB // CLUSTER
 
 
@@ -145,7 +145,7 @@ def test_the_answer_for_programs_and_the_usual_place(tool: Tool) -> None:
     # Less the holes that qemu leaves in its tables.
     for key, path in (('layer_size', layer), ('image_size', full)):
         assert 0 <= path.stat().st_size - answer[key] < 8 * CLUSTER
-    assert 60 < answer['saved_percent'] < 90
+    assert 30 < answer['saved_percent'] < 60
     # A base elsewhere is named by the way to it.
     tool.run('add-layer', 'base.qcow2', full, '--output', 'away/layer.qcow2')
     check_layer(away / 'layer.qcow2', full, tool.root / 'base.qcow2',
@@ -203,12 +203,9 @@ def test_a_smaller_disk_is_warned_of(tool: Tool) -> None:
 
 
 def test_layers_as_image_and_as_base(tool: Tool) -> None:
-    """A layer on a layer, of an image that is itself one on the base."""
+    """An image that is a layer itself, and a base that is one."""
     image = tool.root / 'image.qcow2'
-    base = tool.root / 'base.qcow2'
-    create(image, (tool.root / 'base.qcow2').stat().st_size, base)
-    run('qemu-img', 'rebase', '-q', '-u', '-f', 'qcow2', '-F', 'qcow2',
-        '-b', './nfs.qcow2', image)
+    create(image, (2 * BASE_MIB + 16) * MIB, tool.root / 'nfs.qcow2')
     write_at(image, {3 * MIB: b'third' * 9000})
     before = checksums(image)
     for below in ('nfs', 'base'):
@@ -279,10 +276,10 @@ def test_what_cannot_be_a_layer(
 
 
 def test_a_format_that_qemu_would_guess(tool: Tool) -> None:
-    """A guest decides what a raw disk looks like; see CVE-2024-4467."""
+    """What a raw disk looks like is decided by its guest."""
     raw = flatten(tool.root / 'base.qcow2', tool.root / 'raw', form='raw')
     image = tool.root / 'image.qcow2'
-    create(image, raw.stat().st_size, raw)
+    create(image, raw.stat().st_size)
     run('qemu-img', 'rebase', '-q', '-u', '-f', 'qcow2', '-F', 'raw',
         '-b', './raw', image)
     drop_backing_format(image)

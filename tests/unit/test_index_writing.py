@@ -28,8 +28,12 @@ def test_round_trip(forest: Forest) -> None:
     for image in images:
         assert again.image(image.ref.template, image.ref.version) == image
         assert again.source(image.source) == sources[image.source]
+    other_way = [
+        replace(image, digests=image.digests[::-1])
+        for image in reversed(images)
+    ]
     assert render_document(
-        make_document(found.name, sources, reversed(images), 7)
+        make_document(found.name, sources, other_way, 7)
     ) == data
 
 

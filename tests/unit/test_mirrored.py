@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lago_layered_provider.core.errors import TransferError
+from lago_layered_provider.lookup_read import read_small
 from lago_layered_provider.providers.mirrored import Mirrored
 from lago_layered_provider.transfer.ports import FileInfo, Mirrors
 
@@ -167,9 +168,8 @@ def test_a_file_that_is_missing_says_nothing_of_others() -> None:
 
 ALL_FAIL = {
     'missing everywhere': (MISSING, MISSING, 404, False),
-    'missing at the first one': (MISSING, AWAY, 404, True),
-    # The digest of an image may only be at the place that is away.
-    'missing at the mirror only': (AWAY, MISSING, None, True),
+    'missing at the first': (MISSING, AWAY, 404, True),
+    'missing at the mirror': (AWAY, MISSING, 404, True),
     'away': (AWAY, AWAY, None, True),
 }
 
@@ -189,6 +189,16 @@ def test_all_fail(
     assert error.url == 'http://a/base.qcow2'
     assert 'a mirror failed too: http://b/base.qcow2' in error.message
     assert told == []
+
+
+def test_a_sidecar_is_not_missing_while_a_place_is_away() -> None:
+    """An image shall not lose its digest for an incomplete mirror."""
+    missing = Place('b', always=MISSING)
+    with pytest.raises(TransferError):
+        read_small(mirrored(Place('a', always=AWAY), missing)[0], PATH, 999)
+    assert read_small(
+        mirrored(Place('a', always=MISSING), missing)[0], PATH, 999
+    ) is None
 
 
 def test_a_file_that_breaks_off_is_continued_without_the_validator() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import List, Optional
+from typing import Any, Dict, List, Optional
 
 import pytest
 from hypothesis import given, settings
@@ -140,6 +140,36 @@ def test_indexes_are_told_apart_by_their_url(store: Store) -> None:
     kept = store.kept_index(URL)
     assert kept is not None and kept.body == b'one'
     assert len(os.listdir(f'{store.root}/.layered/indexes')) == 2
+
+
+def test_signed_index_lies_beside_the_other_one(store: Store) -> None:
+    store.keep_index(URL, b'signed', 'v1', b'signature')
+    assert store.kept_index(URL) is None
+    store.keep_index(URL, b'unsigned', 'v2')
+    signed = store.kept_index(URL, signed=True)
+    assert signed is not None
+    assert (signed.body, signed.validator, signed.signature) == (
+        b'signed', 'v1', b'signature'
+    )
+    unsigned = store.kept_index(URL)
+    assert unsigned is not None
+    assert (unsigned.body, unsigned.signature) == (b'unsigned', None)
+    # To be removed by hand, as a message may say.
+    os.unlink(signed.path)
+    assert store.kept_index(URL, signed=True) is None
+
+
+@pytest.mark.parametrize('damage', [{}, {'signature': '?'},
+                                    {'signature': 7}])
+def test_index_whose_signature_is_lost_is_absent(
+    store: Store, damage: Dict[str, Any]
+) -> None:
+    store.keep_index(URL, b'body', None, b'signature')
+    [path] = Path(store.root, '.layered/indexes').iterdir()
+    value = json.loads(path.read_text())
+    del value['signature']
+    path.write_text(json.dumps({**value, **damage}))
+    assert store.kept_index(URL, signed=True) is None
 
 
 def test_password_of_a_url_is_not_kept(store: Store) -> None:
