@@ -14,8 +14,9 @@ from pathlib import Path
 from tests.lab import LagoSandbox, Nginx, have
 from tests.lab.environments import lago_command
 
+from . import publishing
 from .images import get_chain
-from .results import Results
+from .results import Results, describe_machine
 from .starts import compare_starts
 from .transfers import compare_transfers, fill_store
 
@@ -61,6 +62,9 @@ def main() -> None:
     missing = [tool for tool in TOOLS if not have(tool)]
     if missing:
         sys.exit(f'Not installed: {", ".join(missing)}; see "make setup".')
+    if arguments.publishing:
+        measure_publishing(arguments)
+        return
     try:
         results = measure_all(arguments)
     except RuntimeError as error:
@@ -76,6 +80,23 @@ def main() -> None:
     )
 
 
+def measure_publishing(arguments: argparse.Namespace) -> None:
+    """Measure `create` alone."""
+    chain = get_chain(CACHE, arguments.size, tell)
+    found = publishing.compare_packing(
+        chain, CACHE / 'work', arguments.rounds, tell
+    )
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        publishing.show_packing(chain, found)
+    print(shown.getvalue(), end='')
+    place = HERE / 'results' / 'publishing'
+    place.with_suffix('.txt').write_text(shown.getvalue())
+    place.with_suffix('.json').write_text(json.dumps({
+        'machine': describe_machine(), 'image_bytes': chain.sizes,
+        'packing': publishing.to_json(found),
+    }, indent=1) + '\n')
+
+
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='make bench ARGS=...', description=__doc__,
@@ -87,6 +108,8 @@ def _parse_arguments() -> argparse.Namespace:
                         help='in which each way fetches once')
     parser.add_argument('--starts', type=int, default=STARTS,
                         help='of each kind and side')
+    parser.add_argument('--publishing', action='store_true',
+                        help='measure how images are packed instead')
     parser.add_argument('--name', default='latest',
                         help='of the files in benchmarks/results')
     return parser.parse_args()

@@ -8,6 +8,7 @@
     start_lago.py         the process for that
     processes.py        seconds, CPU seconds, memory of a process
     results.py          tables, goals, JSON
+    publishing.py       how fast `create` packs
     comparison.py       all of it in order
 
 What is equal for both: interpreter, server (nginx on loopback), files in the

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Iterator, Mapping, Optional, Sequence, Tuple
 
 from .lint import Finding
-from .lint_image import Seen
+from .lint_seen import Seen
 from .virt_index import Fault, Section
 
 WHERE = 'index of virt-builder'

@@ -94,15 +94,17 @@ class Mirrored:
         """
         history = self._histories.setdefault(path, _History())
         named, own = self._split(path, validator)
+        # A look-up joins nothing.
+        alone = history.alone and end is None
         order = self._order(path)
-        if start and history.alone and named in order:
+        if start and alone and named in order:
             order.remove(named)
             order.insert(0, named)
         failures: Dict[int, TransferError] = {}
         restarting: List[int] = []
         for place in order:
             begin = start
-            if history.alone and place != named:
+            if alone and place != named:
                 begin = 0
             try:
                 stream = self._places[place].open(
@@ -112,7 +114,7 @@ class Mirrored:
             except TransferError as error:
                 failures[place] = error
                 continue
-            if stream.start < begin and not history.alone:
+            if stream.start < begin and not alone:
                 stream.close()
                 restarting.append(place)
                 continue
@@ -139,8 +141,8 @@ class Mirrored:
 
         See `mirrored_stream.GoOn`.
         """
-        history = self._histories[path]
-        for place in () if history.alone else self._order(path):
+        alone = self._histories[path].alone and end is None
+        for place in () if alone else self._order(path):
             if place in failures:
                 continue
             try:
@@ -244,9 +246,12 @@ class Mirrored:
         if validator is None:
             return None, None
         try:
-            where, own = json.loads(validator)
-        except (ValueError, TypeError):
+            value = json.loads(validator)
+        except ValueError:
+            value = None
+        if not isinstance(value, list) or len(value) != 2:
             return 0, validator
+        where, own = value
         for number, place in enumerate(self._places):
             if place.locate(path) == where:
                 return number, own if isinstance(own, str) else None

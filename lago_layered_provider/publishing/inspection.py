@@ -18,7 +18,7 @@ from ..core import (
     zstd,
 )
 from ..core.lint import Finding
-from ..core.lint_image import MirrorFile, Seen
+from ..core.lint_seen import MirrorFile, Seen
 from ..core.model import Digest, Image, Unknown
 from ..core.xz_index import Needed
 from ..index_reading import try_again
@@ -68,39 +68,37 @@ class Inspector:
                     else image.file
                 ),
             )
-        image, head = found
-        total = head.total
+        seen = self._look_into(replace(seen, image=found[0]), found[1])
+        return replace(seen, mirrors=tuple(
+            self._ask_mirror(seen.image, each) for each in self._mirrors
+        ))
+
+    def _look_into(self, seen: Seen, head: Head) -> Seen:
+        """Add what a file shows that is there."""
+        file, total = seen.image.file, head.total
         if total is None:
-            total = self._ask(lambda: self._provider.stat(image.file)).size
-        seen = replace(
-            seen, image=image, total=total, head_fault=head.fault,
-            url=self._provider.locate(image.file),
-        )
-        seen = _read_header(seen, head, self._provider)
+            total = self._ask(lambda: self._provider.stat(file)).size
+        seen = _read_header(replace(
+            seen, total=total, head_fault=head.fault,
+            url=self._provider.locate(file),
+        ), head, self._provider)
         try:
-            size, units = self._read_end(image, head, total)
+            size, units = self._read_end(seen.image, head, total)
         except xz.BadXz as error:
             size, units = None, None
             seen = replace(seen, faults=(*seen.faults, Finding(
                 'damaged', f'the end of {seen.url}: {error}',
-                image.ref.short,
+                seen.image.ref.short,
             )))
         image = seen.image
-        return replace(
-            seen,
-            size=size,
-            units=units,
-            image=replace(
-                image,
-                size=size if image.size is None else image.size,
-                compressed_size=(
-                    total if image.compressed_size is None
-                    else image.compressed_size
-                ),
+        return replace(seen, size=size, units=units, image=replace(
+            image,
+            size=size if image.size is None else image.size,
+            compressed_size=(
+                total if image.compressed_size is None
+                else image.compressed_size
             ),
-            mirrors=tuple(self._ask_mirror(image, each)
-                          for each in self._mirrors),
-        )
+        ))
 
     def _ask(self, action: Callable[[], T]) -> T:
         return try_again(action, self._retries)

@@ -112,7 +112,9 @@ def flatten(image: LocalImage, output: str, say: Say) -> int:
         directory
     ):
         flat = os.path.join(scratch, 'flat')
-        say(f'{output}: writing {len(image.chain)} layers as one image')
+        count = len(image.chain)
+        layers = f'{count} layers' if count > 1 else '1 layer'
+        say(f'{output}: writing {layers} as one image')
         qemu_img.convert(image.path, image.format, flat)
         say(f'{output}: comparing it with the chain')
         _check_equal(flat, 'qcow2', image, output)

@@ -8,7 +8,7 @@ from .. import lookup_read
 from ..core import errors, lint_virt, openpgp, virt_index
 from ..core.index import Index
 from ..core.lint import Finding, Name
-from ..core.lint_image import Seen
+from ..core.lint_seen import Seen
 from ..core.model import Unknown
 from ..index_reading import try_again
 from ..settings import Settings

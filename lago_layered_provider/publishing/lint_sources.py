@@ -7,7 +7,7 @@ from typing import Dict, Iterable, Iterator, List, Optional, Sequence
 from ..core import errors, places
 from ..core.index import Index, SourceSpec
 from ..core.lint import Finding
-from ..core.lint_image import MirrorFile, Seen
+from ..core.lint_seen import MirrorFile, Seen
 from ..core.model import Image, show
 from ..index_reading import is_remote
 from ..providers import make_provider

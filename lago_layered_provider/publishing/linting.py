@@ -14,7 +14,7 @@ from typing import Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 from .. import threads
 from ..core import errors, lint, lint_bases, lint_image
 from ..core.lint import Finding, Judged, Level, Name
-from ..core.lint_image import Seen
+from ..core.lint_seen import Seen
 from ..core.model import Image
 from ..index_reading import try_again
 from ..settings import Settings

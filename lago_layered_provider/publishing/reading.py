@@ -6,7 +6,7 @@ import hashlib
 from typing import Callable, Optional
 
 from ..core import errors
-from ..core.lint_image import Content
+from ..core.lint_seen import Content
 from ..core.model import DIGEST_LENGTHS, Image, Unknown
 from ..transfer.decode import CorruptStream, make_decoder
 from ..transfer.digester import Digester

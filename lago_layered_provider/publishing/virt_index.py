@@ -11,7 +11,8 @@ from typing import Dict, List, Optional, Tuple
 from .. import threads
 from ..core import errors, index, places, virt_index, virt_sections
 from ..core.index import Index
-from ..core.lint_image import Seen
+from ..core.lint import Level
+from ..core.lint_image import judge_image
 from ..core.model import Image, Unknown
 from ..core.virt_index import Section
 from ..core.virt_sections import Offer
@@ -143,12 +144,22 @@ class _Writer:
             self._leave_out(image)
             return None
         virtual_size = seen.virtual_size
-        fault = _find_fault(seen, virtual_size)
-        if fault:
-            self._faults.append(f'{image.ref.short}: {fault}')
+        faults = [
+            finding.message for finding in judge_image(
+                image, seen, None, None
+            ) if finding.level is Level.ERROR
+        ]
+        if isinstance(seen.image.base, Unknown):
+            faults = faults or ['its base cannot be told']
+        elif virtual_size is None:
+            faults = faults or ['its virtual size cannot be told']
+        if faults or virtual_size is None:
+            self._faults += [
+                f'{image.ref.short}: {fault}' for fault in faults
+            ]
             return None
         path, total = seen.image.file, seen.total
-        assert virtual_size is not None and total is not None
+        assert total is not None
         return Offer(
             seen.image, path, virtual_size, total,
             self._checksum(path, total),
@@ -168,17 +179,3 @@ class _Writer:
             for data in iter(lambda: stream.read(READ_BYTES), b''):
                 digest.update(data)
         return digest.hexdigest()
-
-
-def _find_fault(seen: Seen, virtual_size: Optional[int]) -> str:
-    """Say why an image cannot be offered, '' where it can."""
-    if seen.missing:
-        return f'{seen.url} is not there'
-    for fault in (seen.head_fault, seen.header_fault):
-        if fault:
-            return f'{seen.url}: {fault}'
-    if isinstance(seen.image.base, Unknown):
-        return 'its base cannot be told'
-    if virtual_size is None:
-        return 'its virtual size cannot be told'
-    return ''

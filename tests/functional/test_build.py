@@ -13,7 +13,7 @@ from typing import Any, Dict, List
 
 import pytest
 
-from tests.lab import require, run
+from tests.lab import Nginx, require, run
 from tests.lab.builder import make_source, read_file
 from tests.lab.environments import kill
 from tests.lab.guestfs import guestfs_environment
@@ -313,6 +313,49 @@ def test_ready_images(shop: Workshop) -> None:
     before = shop.seen()
     assert f'it stands on {shop.root}/ready.qcow2' in shop.fails()
     assert shop.seen() == before
+
+
+def test_a_ready_image_of_a_server(shop: Workshop, server: Nginx) -> None:
+    require('xz')
+    server.root.mkdir(exist_ok=True)
+    image = server.root / 'ready 1.qcow2'
+    run('qemu-img', 'create', '-q', '-f', 'qcow2', image, '8M')
+    run('xz', image)
+    for path in shop.specs.iterdir():
+        path.unlink()
+    url = f'{server.url}/ready 1.qcow2.xz'
+    shop.write({
+        'net': f'#base=simple:{url}\n#meta_data_only=1\n',
+        'gone': f'#base=simple:{server.url}/gone\n#meta_data_only=1\n',
+    })
+    message = shop.fails()
+    assert f'gone: {server.url}/gone: ' in message and '404' in message
+    assert shop.images() == []
+    (shop.specs / 'gone').unlink()
+    shop.build()
+    assert shop.bytes_of('net.qcow2') == [0, 0, 0, 0]
+
+
+def test_what_a_killed_build_leaves(shop: Workshop) -> None:
+    """What was complete is moved to its place, anything else goes."""
+    shop.build()
+    shop.used()
+    before = shop.seen()
+    left = shop.out / '.build-0123abcd'
+    (left / 'out').mkdir(parents=True)
+    (left / 'out' / 'nfs.qcow2').write_text('half an image')
+    assert 'nothing to build' in shop.build()
+    assert shop.seen() == before
+    no_scratch(shop.out)
+    # Killed while it moved its images, the first ones that there were.
+    (left / 'out').mkdir(parents=True)
+    for name in ('nfs.qcow2', 'nfs.qcow2.metadata', '.build.json'):
+        (shop.out / name).rename(left / 'out' / name)
+    (left / 'complete').touch()
+    assert 'nothing to build' in shop.build()
+    assert shop.seen() == before
+    assert shop.used() == []
+    no_scratch(shop.out)
 
 
 def test_images_of_somebody_else(shop: Workshop) -> None:

@@ -23,7 +23,10 @@ from tests.lab.nginx import free_port
 from tests.lab.publish import checksums, compress
 
 MIB = 1 << 20
-SETTINGS = {'LAGO__TEMPLATE_REPO__RETRIES': '0'}
+SETTINGS = {
+    'LAGO__TEMPLATE_REPO__RETRIES': '0',
+    'LAGO__TEMPLATE_REPO__PROGRESS': 'none',
+}
 
 #: (code, image)
 Codes = Set[Tuple[str, Optional[str]]]
@@ -59,6 +62,14 @@ class Site:
     def change(self, name: str, **changes: Any) -> None:
         self.entry(name).update(changes)
         self.write()
+
+    def edit(self, change: Callable[[Dict[str, Any]], object]) -> None:
+        change(self.index)
+        self.write()
+
+    def turn_into_directory(self, name: str) -> None:
+        self.file(name).unlink()
+        self.file(name).mkdir()
 
     def file(self, name: str) -> Path:
         return self.root / self.images[name].file.name
@@ -184,8 +195,8 @@ DAMAGES: Dict[str, Tuple[Callable[[Site], object], Codes]] = {
         lambda site: site.path.unlink(), {('index-unreadable', None)},
     ),
     'no such type': (
-        lambda site: (
-            site.index['sources']['lab'].update(type='ftp'), site.write(),
+        lambda site: site.edit(
+            lambda index: index['sources']['lab'].update(type='ftp')
         ), {('source-faulty', None)},
     ),
     'entry': (
@@ -209,11 +220,11 @@ DAMAGES: Dict[str, Tuple[Callable[[Site], object], Codes]] = {
         lambda site: site.file(NFS).unlink(), {('file-missing', NFS)},
     ),
     'files gone': (
-        lambda site: [site.file(name).unlink() for name in site.images],
+        lambda site: run('sh', '-c', f'rm {site.root}/*.xz'),
         {('source-unreachable', None)},
     ),
     'file not to be read': (
-        lambda site: (site.file(NFS).unlink(), site.file(NFS).mkdir()),
+        lambda site: site.turn_into_directory(NFS),
         {('file-unreadable', NFS)},
     ),
     'file cut': (
@@ -284,10 +295,9 @@ DAMAGES: Dict[str, Tuple[Callable[[Site], object], Codes]] = {
             ('sidecar-metadata', BASE)},
     ),
     'name': (
-        lambda site: (
-            site.index['templates'].update({'x.lock': {'versions': {
-                'v.lock': site.entry(BASE)}}}), site.write(),
-        ), {('name-refused', 'x.lock:v.lock')},
+        lambda site: site.edit(lambda index: index['templates'].update(
+            x={'versions': {'v.lock': site.entry(BASE)}}
+        )), {('name-refused', 'x:v.lock')},
     ),
     'signature': (
         lambda site: (site.root / 'repo.metadata.asc').write_text('yes'),
@@ -512,6 +522,42 @@ def test_a_repository_that_changes_meanwhile(site: Site) -> None:
         assert found == [set()]
         asked = [each.path for each in server.requests()]
         assert asked.count('/nfs-v1.qcow2.xz') == 1
+
+
+def test_a_repository_that_never_rests(site: Site) -> None:
+    site.file(NFS).unlink()
+    stop = threading.Event()
+
+    def publish() -> None:
+        number = 0
+        while not stop.wait(0.01):
+            number += 1
+            new = site.root / 'new'
+            new.write_text(json.dumps({**site.index, 'timestamp': number}))
+            new.replace(site.path)
+
+    writer = threading.Thread(target=publish)
+    writer.start()
+    try:
+        assert site.codes() == {
+            ('file-missing', NFS), ('index-changing', None)
+        }
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_progress_of_a_long_look(site: Site) -> None:
+    with RudeServer(site.root) as server:
+        server.fail(
+            '/base-v1.qcow2.xz', Fault(rate=2 * MIB), skip=2
+        )
+        done = site.lint(
+            '--out-format', 'default', '--deep', at=f'{server.url}/',
+            LAGO__TEMPLATE_REPO__PROGRESS='line',
+        )
+    assert re.match(r'checking: \d+ %, .* of .*\n', done.stderr)
+    assert done.stdout == '4 images: nothing is wrong\n'
 
 
 def test_a_keyring(site: Site, tmp_path: Path) -> None:

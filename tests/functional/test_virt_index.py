@@ -159,10 +159,13 @@ def test_nothing_wrong_is_published(tool: Tool, repo: Publisher) -> None:
     repo.images['plain:v1'].file.write_bytes(b'')
     repo.edit_version('nfs:v1', size='x')
     repo.write()
-    message = tool.fail('index', repo.root, '--virt-builder')
+    done = tool.run('index', repo.root, '--virt-builder', code=2)
+    message = ' '.join(done.stderr.split())
     for part in (
         f'base:v1: {repo.images["base:v1"].file} is not there',
-        'nfs:v1: size:', 'plain:v1', 'Nothing was written',
+        'nfs:v1: size:', 'plain:v1: is no qcow2 image',
+        'plain:v1: the image, uncompressed, has 0 bytes',
+        'Nothing was written',
     ):
         assert part in message
     assert (repo.root / 'index').read_text() == before
@@ -170,9 +173,12 @@ def test_nothing_wrong_is_published(tool: Tool, repo: Publisher) -> None:
 
 
 def test_no_repository(tool: Tool, tmp_path: Path) -> None:
-    assert 'is not there' in tool.fail('index', tmp_path, '--virt-builder')
-    (tmp_path / 'repo.metadata').write_text('{')
-    assert 'is not JSON' in tool.fail('index', tmp_path, '--virt-builder')
+    for text, word in ((None, 'is not there'), ('{', 'is not JSON')):
+        if text:
+            (tmp_path / 'repo.metadata').write_text(text)
+        done = tool.run('index', tmp_path, '--virt-builder', code=2)
+        assert word in ' '.join(done.stderr.split())
+        assert not (tmp_path / 'index').exists()
 
 
 def test_images_elsewhere_are_left_out(

@@ -17,9 +17,8 @@ from lago_layered_provider.core.lint import (
     LEVELS, Finding, Judged, Level, judge_facts, judge_index,
 )
 from lago_layered_provider.core.lint_bases import Bases, NoBase, judge_bases
-from lago_layered_provider.core.lint_image import (
-    Content, Seen, judge_image,
-)
+from lago_layered_provider.core.lint_image import judge_image
+from lago_layered_provider.core.lint_seen import Content, Seen
 from lago_layered_provider.core.model import (
     UNKNOWN, BaseName, Digest, Image, ImageRef,
 )

@@ -252,11 +252,22 @@ def test_a_validator_of_a_place_that_is_no_mirror_any_more() -> None:
     assert a.asked == [(50, None)]
 
 
-def test_a_validator_from_before_there_were_mirrors() -> None:
+@pytest.mark.parametrize('etag', ['"a"', '"ab"', '"1"', '7', 'Mon, 1 Jan'])
+def test_a_validator_from_before_there_were_mirrors(etag: str) -> None:
     a = Place('a')
+    a.etag = etag
     source, _ = mirrored(a, Place('b'))
-    assert source.open(PATH, start=50, validator='"a"').start == 50
-    assert a.asked == [(50, '"a"')]
+    assert source.open(PATH, start=50, validator=etag).start == 50
+    assert a.asked == [(50, etag)]
+
+
+def test_a_part_is_read_where_files_are_kept_apart_too() -> None:
+    source, _ = mirrored(Place('a', (AWAY,)), Place('b', (3,)))
+    source.keep_apart(PATH)
+    stream = source.open(PATH, start=50, end=60)
+    assert stream.start == 50
+    data = b''.join(iter(lambda: stream.read(4), b''))
+    assert data == DATA[50:60]
 
 
 def test_a_file_that_changed_is_continued_at_the_mirror() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lago_layered_provider.core import virt_index
-from lago_layered_provider.core.lint_image import Content, Seen
+from lago_layered_provider.core.lint_seen import Content, Seen
 from lago_layered_provider.core.lint_virt import judge_virt_index
 from lago_layered_provider.core.model import BaseName, Image, ImageRef
 from lago_layered_provider.core.virt_index import Section, parse, render

@@ -1,0 +1,90 @@
+"""What was seen of an image: values, and no judgement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+from .lint import Finding
+from .model import Digest, Image
+from .qcow2 import Qcow2Header
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the whole of an image is, read to its end.
+
+    Attributes:
+        size, digests: of the uncompressed image.
+        file_sha512: of the file as it is fetched.
+        fault: why it could not be read to its end.
+    """
+
+    size: int
+    digests: Tuple[Digest, ...] = ()
+    file_sha512: str = ''
+    fault: str = ''
+
+
+@dataclass(frozen=True)
+class MirrorFile:
+    """A file at a mirror: its size, or why there is none."""
+
+    place: str
+    size: Optional[int] = None
+    fault: str = ''
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the source shows of an image.
+
+    Attributes:
+        image: as the index has it, with what was looked up.
+        url: where its file is.
+        missing: its file is not there.
+        trouble: why its file cannot be read.
+        faults: what is wrong, found while it was looked at.
+        total: bytes of the file as the source has it.
+        head_fault: why the beginning cannot be decompressed.
+        is_qcow2: None where the beginning could not be read.
+        header: of a qcow2 image, None where it cannot be understood.
+        header_fault: why not.
+        size: bytes of the uncompressed image, as the end of the file says.
+        units: blocks or frames that can be decoded each for itself; None
+            where that was not told.
+        hashed: the digest in the sidecar `.hash`.
+        content: when it was read to its end.
+    """
+
+    image: Image
+    url: str = ''
+    missing: bool = False
+    trouble: str = ''
+    faults: Tuple[Finding, ...] = ()
+    total: Optional[int] = None
+    head_fault: str = ''
+    is_qcow2: Optional[bool] = None
+    header: Optional[Qcow2Header] = None
+    header_fault: str = ''
+    size: Optional[int] = None
+    units: Optional[int] = None
+    hashed: Optional[Digest] = None
+    mirrors: Tuple[MirrorFile, ...] = ()
+    content: Optional[Content] = None
+
+    @property
+    def file_size(self) -> Optional[int]:
+        """Bytes of the uncompressed image, as it was found."""
+        if self.content is not None and not self.content.fault:
+            return self.content.size
+        return self.size
+
+    @property
+    def virtual_size(self) -> Optional[int]:
+        """Bytes that the guest sees."""
+        if self.header is not None:
+            return self.header.virtual_size
+        if self.is_qcow2 is False:
+            return self.file_size
+        return self.image.virtual_size

@@ -1,0 +1,328 @@
+"""``mirror``: a copy of a repository that stands on its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Set
+
+import pytest
+
+from tests.lab import (
+    DiskImage, LagoSandbox, Nginx, Publisher, RudeServer, check_disks,
+    image_requests, init_well, run,
+)
+from tests.lab.environments import kill
+from tests.lab.records import bytes_sent
+from tests.lab.tool import Tool
+
+VMS = {'vm0': 'iscsi', 'vm1': 'other'}
+#: Retries that do not keep a test waiting.
+HASTE = {
+    'LAGO__TEMPLATE_REPO__TIMEOUT': '3', 'LAGO__TEMPLATE_REPO__RETRIES': '1',
+}
+
+
+@pytest.fixture
+def tool(tmp_path: Path) -> Tool:
+    return Tool(tmp_path / 'work', HASTE)
+
+
+@pytest.fixture
+def origin(published: Publisher, tmp_path: Path) -> Iterator[RudeServer]:
+    """Serve a copy of the forest as it was published."""
+    shutil.copytree(published.root, tmp_path / 'origin')
+    with RudeServer(tmp_path / 'origin') as server:
+        index = published.index()
+        index['sources']['lab']['args'] = {'baseurl': server.url}
+        write_index(server, index)
+        yield server
+
+
+def write_index(server: RudeServer, index: Dict[str, Any]) -> None:
+    (server.root / 'repo.metadata').write_text(json.dumps(index))
+
+
+def read_index(directory: Path) -> Dict[str, Any]:
+    index: Dict[str, Any] = json.loads(
+        (directory / 'repo.metadata').read_text()
+    )
+    return index
+
+
+def shorts_of(directory: Path) -> Set[str]:
+    return {
+        f'{template}:{version}'
+        for template, one in read_index(directory)['templates'].items()
+        for version in one['versions']
+    }
+
+
+def check_mirror(
+    forest: Dict[str, DiskImage], tool: Tool, mirror: Path, root: Path,
+    vms: Dict[str, str] = VMS,
+) -> None:
+    """See that a copy is right, and enough for environments."""
+    tool.run('lint', mirror, '--deep')
+    with Nginx(mirror) as server:
+        tool.run('lint', f'{server.url}/', '--deep')
+        for number, repo in enumerate([
+            mirror / 'repo.metadata', f'{server.url}/repo.metadata',
+        ]):
+            box = LagoSandbox(root / f'box{number}', vms, repo=str(repo))
+            init_well(box)
+            check_disks(box, forest)
+    left = [path for path in mirror.rglob('.*') if path.is_file()]
+    assert {path.name for path in left} <= {'.lock', '.originals.json'}
+
+
+def test_all_of_a_repository(
+    forest: Dict[str, DiskImage], origin: RudeServer, tool: Tool,
+    tmp_path: Path,
+) -> None:
+    copy = tmp_path / 'copy'
+    done = tool.data('mirror', f'{origin.url}/repo.metadata', copy)
+    assert len(done['copied']) == 4 and done['present'] == 0
+    size = sum(one['compressed_size'] for one in done['copied'])
+    images = image_requests(origin.requests())
+    assert bytes_sent(
+        one for one in images if one.path != '/repo.metadata'
+    ) == size
+    origin.forget()
+    # Nothing but the index is asked for again.
+    done = tool.data('mirror', f'{origin.url}/', copy)
+    assert done['copied'] == [] and done['present'] == 4
+    assert [one.path for one in origin.requests()] == ['/repo.metadata']
+    origin.close()
+    check_mirror(forest, tool, copy, tmp_path)
+
+
+def test_a_part_and_then_more(
+    forest: Dict[str, DiskImage], origin: RudeServer, tool: Tool,
+    tmp_path: Path,
+) -> None:
+    copy = tmp_path / 'copy'
+    url = f'{origin.url}/repo.metadata'
+    tool.run('mirror', url, copy, 'nfs')
+    assert shorts_of(copy) == {'base:v1', 'nfs:v1'}
+    origin.forget()
+    done = tool.run('mirror', url, copy, 'other:v1')
+    assert '1 image copied' in done.stdout
+    assert '1 here before' in done.stdout
+    assert shorts_of(copy) == {'base:v1', 'nfs:v1', 'other:v1'}
+    tool.run('lint', copy, '--deep')
+    said = tool.fail('mirror', url, copy, 'nfss')
+    assert 'nfs' in said
+    box = LagoSandbox(tmp_path / 'box', {}, repo=url)
+    verb = box.run('template-repo', 'mirror', url, str(copy), 'iscsi')
+    assert verb.code == 0, verb.output
+    check_mirror(forest, tool, copy, tmp_path)
+
+
+@pytest.mark.parametrize('dialect', ['images-2015', 'images-head', 'plain'])
+@pytest.mark.parametrize('compression', ['xz', 'zst', None])
+def test_a_repository_without_bases_becomes_one_with_them(
+    forest: Dict[str, DiskImage], tool: Tool, dialect: str,
+    compression: Optional[str], tmp_path: Path,
+) -> None:
+    """Files stay as they are, so headers still name bases by their files."""
+    with Nginx(tmp_path / 'www') as server:
+        repo = Publisher(
+            tmp_path / 'www', base_url=f'{server.url}/', dialect=dialect,
+            compression=compression,
+        )
+        repo.add_forest(forest)
+        repo.write()
+        copy = tmp_path / 'copy'
+        done = tool.run('mirror', f'{server.url}/', copy)
+        assert '4 images copied' in done.stdout
+    entries = [
+        entry for one in read_index(copy)['templates'].values()
+        for entry in one['versions'].values()
+    ]
+    assert all({'base', 'size', 'sha512'} <= set(one) for one in entries)
+    check_mirror(forest, tool, copy, tmp_path)
+
+
+def test_from_a_directory(
+    forest: Dict[str, DiskImage], published: Publisher, tool: Tool,
+    tmp_path: Path,
+) -> None:
+    """To a machine without a network, on a disk that is carried there."""
+    repo = tmp_path / 'repo'
+    shutil.copytree(published.root, repo)
+    index = published.index()
+    index['sources']['lab'] = {'type': 'file', 'args': {'root': '.'}}
+    (repo / 'repo.metadata').write_text(json.dumps(index))
+    tool.run('mirror', repo, tmp_path / 'copy')
+    shutil.rmtree(repo)
+    carried = tmp_path / 'carried'
+    (tmp_path / 'copy').rename(carried)
+    check_mirror(forest, tool, carried, tmp_path)
+
+
+def test_cut_and_killed_it_goes_on(
+    forest: Dict[str, DiskImage], origin: RudeServer, tool: Tool,
+    tmp_path: Path,
+) -> None:
+    copy = tmp_path / 'copy'
+    url = f'{origin.url}/repo.metadata'
+    origin.fail('/base-v1*', cut_after=1 << 20, times=1)
+    origin.fail('/other-v1*', cut_after=1 << 18, reset=True, times=1)
+    tool.run('mirror', url, copy)
+    whole = sum(path.stat().st_size for path in copy.rglob('*.xz'))
+    sent = bytes_sent(
+        one for one in image_requests(origin.requests())
+        if one.path != '/repo.metadata'
+    )
+    # A reset may take away what was sent and not read.
+    assert whole <= sent <= whole + (1 << 18) + (1 << 17)
+
+    shutil.rmtree(copy)
+    origin.forget()
+    origin.heal()
+    origin.fail('/base-v1*', rate=1 << 20)
+    process = tool.popen('mirror', url, copy)
+    part = next(until(lambda: [
+        path for path in copy.rglob('.base*.fetching')
+        if path.stat().st_size > 1 << 20
+    ]))
+    kill(process)
+    process.communicate()
+    here = part.stat().st_size
+    assert not (copy / 'repo.metadata').exists()
+    origin.heal()
+    began = time.time()
+    tool.run('mirror', url, copy)
+    again = [
+        one for one in image_requests(origin.requests())
+        if '/base-v1' in one.path and one.start > began
+    ]
+    assert [one.range for one in again] == [f'bytes={here}-']
+    check_mirror(forest, tool, copy, tmp_path)
+
+
+def until(look: Any, seconds: float = 20) -> Iterator[Path]:
+    end = time.monotonic() + seconds
+    while not look():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    yield from look()
+
+
+def test_wrong_bytes_are_not_published(
+    origin: RudeServer, tool: Tool, tmp_path: Path
+) -> None:
+    copy = tmp_path / 'copy'
+    url = f'{origin.url}/repo.metadata'
+    tool.run('mirror', url, copy, 'nfs')
+    before = (copy / 'repo.metadata').read_bytes()
+    origin.fail('/other-v1*', flip_at=70_000)
+    said = tool.fail('mirror', url, copy)
+    assert 'other' in said
+    assert (copy / 'repo.metadata').read_bytes() == before
+    tool.run('lint', copy, '--deep')
+    origin.heal()
+    done = tool.run('mirror', url, copy)
+    assert '2 images copied' in done.stdout
+    tool.run('lint', copy, '--deep')
+
+
+def test_what_was_published_again_does_not_replace_a_file(
+    forest: Dict[str, DiskImage], origin: RudeServer, published: Publisher,
+    tool: Tool, tmp_path: Path,
+) -> None:
+    """Who reads the copy with the old index finds the old file."""
+    copy = tmp_path / 'copy'
+    url = f'{origin.url}/repo.metadata'
+    tool.run('mirror', url, copy)
+    old = {path: path.read_bytes() for path in copy.rglob('*.xz')}
+    index = published.index()
+    index['sources']['lab']['args'] = {'baseurl': origin.url}
+    source = published.images['nfs:v1']
+    entry = index['templates']['other']['versions']['v1']
+    entry.update({
+        key: value for key, value in
+        index['templates']['nfs']['versions']['v1'].items()
+        if key != 'timestamp'
+    })
+    write_index(origin, index)
+    tool.run('mirror', url, copy)
+    listed = read_index(copy)['templates']['other']['versions']['v1']
+    assert listed['sha512'] == source.checksums['sha512']
+    assert f'{source.checksums["sha512"][:8]}/' in listed['handle']
+    kept = {path for path in old if path.exists()}
+    assert all(path.read_bytes() == old[path] for path in kept)
+    tool.run('lint', copy, '--deep')
+
+
+@pytest.mark.parametrize('handle, words', [
+    ('.originals.json', 'is hidden'),
+    ('a/.b/c', 'is hidden'),
+    ('../../etc/passwd', 'leaves its source'),
+])
+def test_handles_that_would_do_harm(
+    origin: RudeServer, published: Publisher, tool: Tool, handle: str,
+    words: str, tmp_path: Path,
+) -> None:
+    index = published.index()
+    index['sources']['lab']['args'] = {'baseurl': origin.url}
+    index['templates']['other']['versions']['v1']['handle'] = handle
+    write_index(origin, index)
+    copy = tmp_path / 'copy'
+    said = tool.fail('mirror', f'{origin.url}/repo.metadata', copy, 'other')
+    assert words in said
+    assert not (copy / 'repo.metadata').exists()
+
+
+def test_an_entry_that_is_broken_spoils_no_other(
+    origin: RudeServer, published: Publisher, tool: Tool, tmp_path: Path
+) -> None:
+    index = published.index()
+    index['sources']['lab']['args'] = {'baseurl': origin.url}
+    index['templates']['nfs']['versions']['v1']['base'] = 'gone:v1'
+    write_index(origin, index)
+    copy = tmp_path / 'copy'
+    done = tool.run('mirror', f'{origin.url}/repo.metadata', copy)
+    said = ' '.join(done.stderr.split())
+    for left_out in ('nfs:v1 is left out', 'iscsi:v1 is left out', 'gone:v1'):
+        assert left_out in said
+    assert shorts_of(copy) == {'base:v1', 'other:v1'}
+
+
+def test_an_admin_adds_layers_to_a_mirror(
+    forest: Dict[str, DiskImage], origin: RudeServer, tool: Tool,
+    tmp_path: Path,
+) -> None:
+    """A layer over somebody else's base, in one repository with it."""
+    copy = tmp_path / 'copy'
+    tool.run('mirror', f'{origin.url}/repo.metadata', copy, 'nfs')
+    own = copy / 'own.qcow2'
+    shutil.copy(forest['iscsi'].path, own)
+    run('qemu-img', 'rebase', '-u', '-f', 'qcow2', '-F', 'qcow2', '-b',
+        '/somewhere/nfs.qcow2', own)
+    done = tool.data('create', copy, '--version', 'v7')
+    assert [(one['image'], one['base']) for one in done['published']] == [
+        ('own:v7', 'nfs:v1')
+    ]
+    tool.run('lint', copy, '--deep')
+    tool.run('mirror', f'{origin.url}/repo.metadata', copy)
+    assert 'own:v7' in shorts_of(copy)
+    box = LagoSandbox(
+        tmp_path / 'box', {'vm0': 'own'}, repo=copy / 'repo.metadata'
+    )
+    init_well(box)
+    check_disks(box, {**forest, 'own': forest['iscsi']})
+
+
+def test_two_at_once(origin: RudeServer, tool: Tool, tmp_path: Path) -> None:
+    url = f'{origin.url}/repo.metadata'
+    both = [tool.popen('mirror', url, tmp_path / 'copy') for _ in range(2)]
+    outputs: List[str] = [
+        each.communicate(timeout=60)[0] for each in both
+    ]
+    assert [each.returncode for each in both] == [0, 0], outputs
+    assert sorted(output.split()[0] for output in outputs) == ['0', '4']
+    tool.run('lint', tmp_path / 'copy', '--deep')
