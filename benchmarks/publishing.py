@@ -27,6 +27,7 @@ COMMANDS = {
     'zst': f'zstd -q -f -T0 -{packing.ZSTD_LEVEL} -o "$2" "$1"',
     'xz': f'{" ".join(packing.XZ)} -T0 "$1" > "$2"',
 }
+TOOLS = {'zst': 'zstd -T0', 'xz': 'xz -T0'}
 SCRIPT = '''
 for image in "$1"/*; do
     set -- "$1" "$2" "$image" "$2/${image##*/}"
@@ -90,7 +91,7 @@ def show_packing(chain: Chain, found: Packed) -> None:
         tool = found.costs[f'tool-{kind}']
         walls = [cost.wall for cost in costs]
         rows.append((
-            f'{"create" if way == "create" else kind + " -T0"}, .{kind}',
+            f'{TOOLS[kind] if way == "tool" else way}, .{kind}',
             *spread(walls, 1),
             f'{median(cost.cpu for cost in costs):.1f}',
             f'{total / MIB / median(walls):.1f}',

@@ -160,7 +160,7 @@ def _scratch() -> Iterator[str]:
     except OSError as error:
         raise ToolError(
             [SIGN_TOOL],
-            stderr=f'{error.filename or "a temporary file"}: {error.strerror or error}',
+            stderr=f'temporary file: {error.strerror or error}',
         ) from error
 
 

@@ -72,15 +72,7 @@ def pipe(
     Raises:
         ToolError: it is missing or failed; with what it said.
     """
-    try:
-        process = subprocess.Popen(
-            command, env={**os.environ, 'LC_ALL': 'C'},
-            stdin=subprocess.PIPE, stdout=output, stderr=subprocess.PIPE,
-        )
-    except FileNotFoundError:
-        raise ToolError(command, stderr='not found', hint=hint) from None
-    except OSError as error:
-        raise ToolError(command, stderr=str(error)) from error
+    process = _start(command, output, hint)
     assert process.stdin is not None and process.stderr is not None
     said: List[bytes] = []
     # Read beside: a program that says much would else wait for us.
@@ -110,3 +102,17 @@ def pipe(
             command, status=process.returncode,
             stderr=b''.join(said).decode(errors='replace').strip(),
         )
+
+
+def _start(
+    command: Sequence[str], output: IO[bytes], hint: str
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            command, env={**os.environ, 'LC_ALL': 'C'},
+            stdin=subprocess.PIPE, stdout=output, stderr=subprocess.PIPE,
+        )
+    except FileNotFoundError:
+        raise ToolError(command, stderr='not found', hint=hint) from None
+    except OSError as error:
+        raise ToolError(command, stderr=str(error)) from error

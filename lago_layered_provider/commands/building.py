@@ -17,8 +17,9 @@ def run_build(context: Context) -> int:
     """Build the images of a directory of specs, and publish them."""
     args = context.args
     # Nobody wants to hear of it when all has been built, hours later.
+    options = read_options(args)
     if (
-        read_options(args).name is None
+        options.name is None
         and not os.path.exists(os.path.join(args.directory, INDEX))
     ):
         raise errors.PublishError(
@@ -27,5 +28,6 @@ def run_build(context: Context) -> int:
     build(
         args.specs, args.directory, report.make_console(sys.stderr).print,
         jobs=context.settings.jobs, timeout=context.settings.timeout,
+        version=options.version,
     )
     return publish_directory(context, args.directory)

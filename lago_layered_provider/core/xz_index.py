@@ -21,6 +21,10 @@ from .xz import (
 #: ones would only serve to fill our memory.
 MAX_INDEX_BYTES = 16 << 20
 
+#: Of zeros after the stream; a file of nothing else would be asked for in
+#: ever longer tails, up to the whole of it.
+MAX_PADDING_BYTES = 60 << 10
+
 
 @dataclass(frozen=True)
 class Record:
@@ -126,6 +130,8 @@ def parse_index_tail(
     padding = len(tail) - end
     if end and padding % 4 or len(tail) > file_size:
         raise BadXz('this is not the end of an xz file')
+    if padding > MAX_PADDING_BYTES:
+        raise BadXz(f'more than {MAX_PADDING_BYTES} zeros at the end')
     if end < HEADER_BYTES:
         return _tail_needed(padding + 2 * HEADER_BYTES, len(tail), file_size)
     _, index_size = parse_stream_footer(tail[end - HEADER_BYTES:end])

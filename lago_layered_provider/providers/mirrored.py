@@ -97,9 +97,8 @@ class Mirrored:
         # A look-up joins nothing.
         alone = history.alone and end is None
         order = self._order(path)
-        if start and alone and named in order:
-            order.remove(named)
-            order.insert(0, named)
+        if start and alone:
+            order.sort(key=lambda place: place != named)
         failures: Dict[int, TransferError] = {}
         restarting: List[int] = []
         for place in order:
@@ -119,7 +118,19 @@ class Mirrored:
                 restarting.append(place)
                 continue
             return self._opened(path, place, stream, end, failures)
-        for place in restarting:
+        if restarting:
+            return self._begin_anew(path, restarting, end, failures)
+        raise join_failures(failures)
+
+    def _begin_anew(
+        self,
+        path: str,
+        places: Sequence[int],
+        end: Optional[int],
+        failures: Dict[int, TransferError],
+    ) -> MirroredStream:
+        """Open a file at 0, at one of the places that do not continue it."""
+        for place in places:
             try:
                 stream = self._places[place].open(path, end=end)
             except TransferError as error:

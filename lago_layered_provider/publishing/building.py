@@ -37,7 +37,7 @@ FAILED_HINT = (
 
 def build(
     spec_directory: str, directory: str, say: Say, *,
-    jobs: int, timeout: float,
+    jobs: int, timeout: float, version: Optional[str] = None,
 ) -> None:
     """Build what is new or has changed among the specs of a directory.
 
@@ -46,6 +46,7 @@ def build(
         say: told what is being done.
         jobs: how many images at the same time.
         timeout: of a server, in seconds.
+        version: of all that is built; None for that of the spec.
 
     Raises:
         PublishError: with all that is in the way, or all that failed.
@@ -53,7 +54,7 @@ def build(
     with disk_errors(directory):
         # A wrong spec shall not leave a directory behind.
         if not os.path.isdir(directory):
-            read_plan(spec_directory, directory)
+            read_plan(spec_directory, directory, version)
             os.makedirs(directory)
     with scratch_directory(
         os.path.abspath(directory), build_state.WORD,
@@ -63,7 +64,7 @@ def build(
             raise errors.PublishError(directory, [
                 'another build works there; run it again when that has ended'
             ])
-        plan = read_plan(spec_directory, directory)
+        plan = read_plan(spec_directory, directory, version)
         _announce(plan, say)
         if plan.todo:
             Builder(plan, scratch, say, timeout).run(jobs)

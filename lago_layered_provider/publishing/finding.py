@@ -95,16 +95,9 @@ def examine(
     metadata = _read_metadata(root, file.path, faults)
     header = None
     if qcow2.is_qcow2(head.image):
-        try:
-            if head.fault:
-                raise qcow2.BadHeader(head.fault)
-            header = qcow2_peek.peek_header(head.image)
-        except qcow2.BadHeader as error:
-            faults.append(f'{file.path}: {error}')
+        header = _read_header(file.path, head, faults)
+        if header is None:
             return None
-        faults.extend(
-            f'{file.path}: {danger}' for danger in _dangers(header)
-        )
     elif not _looks_raw(file.path, metadata):
         if strip_suffix(file.path).endswith(ENDINGS):
             faults.append(
@@ -121,6 +114,20 @@ def examine(
         metadata=metadata,
         entry=listed.get(file.path),
     ), header)
+
+
+def _read_header(
+    path: str, head: lookup_header.Head, faults: List[str]
+) -> Optional[Qcow2Header]:
+    try:
+        if head.fault:
+            raise qcow2.BadHeader(head.fault)
+        header = qcow2_peek.peek_header(head.image)
+    except qcow2.BadHeader as error:
+        faults.append(f'{path}: {error}')
+        return None
+    faults.extend(f'{path}: {danger}' for danger in _dangers(header))
+    return header
 
 
 def _dangers(header: Qcow2Header) -> Iterator[str]:

@@ -8,15 +8,19 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import Dict, Iterator, List, Mapping, Set, Tuple
+from typing import (
+    Any, Dict, Iterator, List, Mapping, Optional, Set, Tuple,
+)
 
 from .. import disk_tools, qemu_img
 from ..core import errors, specs
 from ..core.originals import RAW_ENDINGS, strip_endings
 from ..core.specs import Job, Spec
+from ..store import files
 from . import build_state
 from .build_state import Built
 from .local_images import examine, read_format, read_header
+from .place import INDEX
 
 #: A spec is a page of text.
 MAX_SPEC_BYTES = 2**20
@@ -60,11 +64,14 @@ def _locate(base: str, spec_directory: str) -> str:
     return os.path.join(spec_directory, os.path.expanduser(base))
 
 
-def read_plan(spec_directory: str, directory: str) -> BuildPlan:
+def read_plan(
+    spec_directory: str, directory: str, version: Optional[str] = None
+) -> BuildPlan:
     """Read the specs, and see what of them is there.
 
     Args:
         directory: where the images are; it need not exist.
+        version: of all that is built; None for that of the spec.
 
     Raises:
         PublishError: with all that is in the way.
@@ -81,6 +88,7 @@ def read_plan(spec_directory: str, directory: str) -> BuildPlan:
         faults += _check_base(job, plan)
     todo = _find_todo(jobs, plan)
     faults += _check_replaced(todo, plan, present)
+    faults += _check_versions(todo, directory, version)
     missing = disk_tools.find_missing(sorted(_tools(todo)))
     faults += [f'{tool} is not installed' for tool in missing]
     if faults:
@@ -205,7 +213,7 @@ def _check_replaced(
     todo: List[Job], plan: BuildPlan, present: Mapping[str, str]
 ) -> Iterator[str]:
     """Yield the images that must not be replaced."""
-    files = {job.spec.file for job in todo}
+    replaced = {job.spec.file for job in todo}
     for job in todo:
         if job.spec.file in present and job.spec.name not in plan.states:
             yield (
@@ -213,17 +221,35 @@ def _check_replaced(
                 f'build has made it; move it away, or remove the spec'
             )
     for name, fmt in present.items():
-        if fmt != 'qcow2' or name in files:
+        if fmt != 'qcow2' or name in replaced:
             continue
         try:
             base = read_header(os.path.join(plan.directory, name)).backing_file
         except (ValueError, OSError):
             continue
         below = os.path.basename(base or '')
-        if below in files & set(present):
+        if below in replaced & set(present):
             yield (
                 f'{name} stands on {below}, which would be built again, and '
                 f'is of no spec; move it away, and make it again'
+            )
+
+
+def _check_versions(
+    todo: List[Job], directory: str, version: Optional[str]
+) -> Iterator[str]:
+    """Yield the images that could not be published when they are built."""
+    document = files.read_object(os.path.join(directory, INDEX)) or {}
+    for job in todo:
+        wanted = version or job.spec.keys.get('version')
+        known: Any = document.get('templates')
+        for key in (job.spec.name, 'versions', wanted):
+            known = known.get(key) if isinstance(known, dict) else None
+        if wanted is not None and known is not None:
+            yield (
+                f'{job.spec.id}: it, or what it stands on, has changed, but '
+                f'{job.spec.name}:{wanted} is published, and what is '
+                f'published stays; give it a new #version'
             )
 
 

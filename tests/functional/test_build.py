@@ -227,12 +227,29 @@ def test_a_name_is_asked_for_before(shop: Workshop) -> None:
     assert '--name NAME' in message and shop.used() == []
 
 
+def test_a_published_version_is_not_built_again(shop: Workshop) -> None:
+    shop.build()
+    shop.used()
+    before = shop.seen()
+    shop.write({'base': BASE + 'pattern 9 0\n'})
+    message = shop.fails()
+    assert 'other: it, or what it stands on, has changed, but' in message
+    assert 'el7-other:v7 is published' in message
+    assert 'give it a new #version' in message
+    assert 'nfs' not in message
+    assert shop.used() == [] and shop.seen() == before
+    shop.write({'other': SPECS['other'].replace('v7', 'v8')})
+    shop.build()
+    assert sorted(shop.index()['el7-other']['versions']) == ['v7', 'v8']
+    assert shop.bytes_of('el7-other.qcow2') == [9, 0, 0, 4]
+
+
 def test_what_fails_leaves_all_as_it_was(shop: Workshop) -> None:
     shop.build()
     before = shop.seen()
     shop.write({
         'nfs': SPECS['nfs'] + 'fail No such package: nfs-utils\n',
-        'other': SPECS['other'] + 'sleep 0.5\npattern 8 192k\n',
+        'other': SPECS['other'].replace('v7', 'v8') + 'sleep 0.5\n',
         'third': '#base=libguestfs:nope\n',
     })
     message = shop.fails()
@@ -385,6 +402,7 @@ def test_images_of_somebody_else(shop: Workshop) -> None:
     assert 'theirs.qcow2 stands on base.qcow2' in shop.fails()
     assert shop.seen() == before
     (shop.out / 'theirs.qcow2').unlink()
+    shop.write({'other': SPECS['other'].replace('v7', 'v8')})
     # Another image of the same name is another base.
     run('qemu-io', '-f', 'qcow2', '-c', 'write -q -P 8 192k 64k', own)
     shop.build()
@@ -394,6 +412,9 @@ def test_images_of_somebody_else(shop: Workshop) -> None:
 
 def test_killed_in_the_middle(shop: Workshop) -> None:
     """Either nothing of a build is seen, or all of it, in the end."""
+    # A version that is published would have to be another one each time.
+    (shop.specs / 'other').unlink()
+    shop.write({'el7-other': SPECS['other'].replace('#version=v7\n', '')})
     shop.build()
     rng = random.Random(7)
     shop.write({'base': BASE + 'pattern 11 0\nsleep 0.1\n'})

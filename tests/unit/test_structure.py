@@ -46,6 +46,7 @@ INSIDE: Dict[str, FrozenSet[str]] = {
     'processes': frozenset({'core'}),
     'qemu_img': frozenset({'core', 'processes'}),
     'disk_tools': frozenset({'core', 'processes'}),
+    'gpg': frozenset({'core', 'processes'}),
     'settings': frozenset({'core'}),
 }
 

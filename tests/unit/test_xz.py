@@ -198,3 +198,8 @@ def test_honest_checksums_over_arbitrary_bytes(
         xz_index.parse_index_tail(tail + footer_of(tail), 1000)
     except xz.BadXz:
         pass
+
+
+def test_a_file_of_zeros_is_not_read_bit_by_bit() -> None:
+    with pytest.raises(xz.BadXz, match='zeros at the end'):
+        xz_index.parse_index_tail(bytes(1 << 16), 1 << 30)
