@@ -79,6 +79,15 @@ class Original:
         }
 
 
+    def is_newer_layer_of(self, base: Original) -> bool:
+        """Tell whether it seems to be made on what a base is now."""
+        return (
+            self.backing is not None and self.path != base.path
+            and is_same_file(base.path, self.backing)
+            and self.time >= base.time
+        )
+
+
 def strip_endings(name: str) -> str:
     """Return a file name without the endings of images and compressions."""
     name = entry.strip_suffix(name)

@@ -102,6 +102,7 @@ class _Run:
         ]
         found, touched = self._leave_out_touched(found, known, before)
         same.update(touched)
+        self._tell_left_behind(same, known, before)
         drafts = self._decide(found, same, known, before)
         by_path = {each.file.path: each for each in found}
         new = self._write([
@@ -124,6 +125,22 @@ class _Run:
             read=sum(image.size or 0 for image in images),
         )
 
+    def _tell_left_behind(
+        self, same: Mapping[str, Known], known: Mapping[str, Known],
+        before: Before,
+    ) -> None:
+        """Say which layers stay on what their base was before."""
+        changed = {
+            one.image: path for path, one in known.items() if path not in same
+        }
+        for path, one in same.items():
+            base = str(before.images[one.image].base)
+            if base in changed:
+                self._warn(
+                    f'{one.image} stays on {base}; {changed[base]} has '
+                    f'changed since, and {path} was not made anew'
+                )
+
     def _leave_out_touched(
         self, found: Sequence[Found], known: Mapping[str, Known],
         before: Before,
@@ -145,13 +162,14 @@ class _Run:
             return None
 
         results = threads.run_all(compare, found, os.cpu_count() or 1)
-        return (
-            [each for each, short in zip(found, results) if short is None],
-            {
-                each.file.path: Known(each.file.identity, short)
-                for each, short in zip(found, results) if short is not None
-            },
-        )
+        touched = {
+            each.file.path: Known(each.file.identity, short)
+            for each, short in zip(found, results) if short is not None
+        }
+        _drop_rebased(found, touched)
+        return [
+            each for each in found if each.file.path not in touched
+        ], touched
 
     def _is_same(self, found: Found, image: Image) -> bool:
         path = self._place.path(found.file.path)
@@ -236,3 +254,25 @@ class _Run:
                     f'{image.virtual_size} bytes is smaller than that of its '
                     f'base, {base.virtual_size}: the end is cut off'
                 )
+
+
+def _drop_rebased(
+    found: Sequence[Found], touched: Dict[str, Known]
+) -> None:
+    """Take out layers that were made anew on a base that has changed.
+
+    Their own bytes may be the same; what the guest sees is not.
+    """
+    originals = {each.file.path: each.original for each in found}
+    while True:
+        changed = [
+            originals[path] for path in originals if path not in touched
+        ]
+        again = [
+            path for path in touched
+            if any(originals[path].is_newer_layer_of(one) for one in changed)
+        ]
+        if not again:
+            return
+        for path in again:
+            del touched[path]

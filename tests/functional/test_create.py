@@ -241,6 +241,29 @@ def test_versions_grow_and_what_was_published_stays(
     assert guest_digest(box.disk('vm1')) == guest_digest(nfs)
 
 
+def test_a_layer_on_a_new_base_is_another_one(
+    tool: Tool, tmp_path: Path
+) -> None:
+    """Even when its own bytes are the same; if it was made anew."""
+    images = tmp_path / 'images'
+    made = make_forest(images, {
+        'base': ImageSpec(1), 'nfs': ImageSpec(1, 'base'),
+    })
+    tool.run('create', images, '--name', 'lab', '--version', 'v1')
+    write_content(made['base'].path, 1, made['base'].virtual_size, 'new')
+    done = tool.run('create', images, '--version', 'v2')
+    said = ' '.join(done.stderr.split())
+    assert 'nfs:v1 stays on base:v1; base.qcow2 has changed since' in said
+    assert versions_of(images, 'nfs') == ['v1']
+    write_content(made['base'].path, 1, made['base'].virtual_size, 'newer')
+    made['nfs'].path.touch()
+    done = tool.data('create', images, '--version', 'v3')
+    assert {one['image']: one['base'] for one in done['published']} == {
+        'base:v3': None, 'nfs:v3': 'base:v3',
+    }
+    tool.run('lint', images, '--deep')
+
+
 def test_what_was_removed_is_dropped_unless_something_stands_on_it(
     admin: Path, tool: Tool
 ) -> None:
