@@ -78,7 +78,6 @@ class Original:
             key: value for key, value in known.items() if key not in FILE_KEYS
         }
 
-
     def is_newer_layer_of(self, base: Original) -> bool:
         """Tell whether it seems to be made on what a base is now."""
         return (
