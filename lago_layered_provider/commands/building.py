@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from .. import report
-from ..core import errors
 from ..publishing.building import build
-from ..publishing.place import INDEX
+from ..publishing.create import check_options
 from .context import Context
 from .publishing import publish_directory, read_options
 
@@ -18,13 +16,7 @@ def run_build(context: Context) -> int:
     args = context.args
     # Nobody wants to hear of it when all has been built, hours later.
     options = read_options(args)
-    if (
-        options.name is None
-        and not os.path.exists(os.path.join(args.directory, INDEX))
-    ):
-        raise errors.PublishError(
-            args.directory, ['it has no name yet; give it one: --name NAME']
-        )
+    check_options(args.directory, options)
     build(
         args.specs, args.directory, report.make_console(sys.stderr).print,
         jobs=context.settings.jobs, timeout=context.settings.timeout,

@@ -24,7 +24,8 @@ from .finding import Found
 from .indexing import Before
 from .options import Options
 from .packing import Packer, digest
-from .place import HINT, Known, Place, file_errors, identify
+from .place import HINT, Known, Place, identify
+from .scratch import disk_errors
 from .writing import Writer
 
 
@@ -64,8 +65,24 @@ def publish(
     place = Place(directory)
     with place.alone(
         lock_timeout, lambda holder: warn(f'waiting for {holder}')
-    ), file_errors(place.root):
+    ), disk_errors(place.root, HINT):
         return _Run(place, options, progress, warn).run()
+
+
+def check_options(directory: str, options: Options) -> None:
+    """See whether a directory could be published, before much is done for it.
+
+    Raises:
+        PublishError: with all that is in the way.
+        ToolError: nothing can be signed with the key.
+    """
+    place = Place(directory)
+    with disk_errors(place.root, HINT):
+        before = indexing.read_before(place, options, [], place.read_known())
+    if before.faults:
+        raise errors.PublishError(
+            f'{place.root}: cannot be published', before.faults, hint=HINT
+        )
 
 
 class _Run:

@@ -21,11 +21,13 @@ from ..repositories import ByPath
 from ..settings import Settings
 from ..sources import Sources
 from ..store.files import measure, remove_file
+from ..transfer.fetch import can_differ
 from ..transfer.ports import Progress
 from . import indexing
 from .copying import fetch_file, prove
 from .options import Options
-from .place import PUBLISHED, Place, file_errors
+from .place import PUBLISHED, Place
+from .scratch import disk_errors
 
 #: What a fetch leaves behind for the next run; `create` lets it be.
 FETCHING = '.fetching'
@@ -54,14 +56,14 @@ def mirror(
         LayeredError: what was fetched is kept for the next run; the index
             of the copy names only what is whole.
     """
-    with file_errors(directory):
+    with disk_errors(directory):
         os.makedirs(directory, exist_ok=True)
     place = Place(directory)
     sources = Sources([ByPath(location)], settings, warn)
     chains = _resolve(sources, wanted, warn)
     with place.alone(
         settings.lock_timeout, lambda holder: warn(f'waiting for {holder}')
-    ), file_errors(place.root, 'What was fetched is kept; run it again.'):
+    ), disk_errors(place.root, 'What was fetched is kept; run it again.'):
         return _Mirror(place, sources, key, progress, warn).run(chains)
 
 
@@ -211,26 +213,14 @@ class _Mirror:
     ) -> Image:
         """Bring one file here and prove it."""
         name = str(image.ref)
-        provider = self._sources.provider(image)
         path, part = self._target(image, handles), self._part(image, handles)
-        url = provider.locate(image.file)
         if os.path.exists(path):  # of a run that was killed
             os.replace(path, part)
         begun = _here(part)
         self._progress.begin(name, image.compressed_size, begun)
         outcome = 'failed'
         try:
-            if begun == 0 or begun != image.compressed_size:
-                self._fetch(image, part)
-            try:
-                found = prove(image, base, part, url)
-            except (errors.VerifyError, errors.UnsafeImage) as error:
-                remove_file(part)
-                if not begun:
-                    raise
-                self._progress.note(f'{error.message}; fetching it anew')
-                self._fetch(image, part)
-                found = self._prove_or_remove(image, base, part, url)
+            found = self._fetch_and_prove(image, base, part, begun > 0)
             os.replace(part, path)
             outcome = 'fetched'
         finally:
@@ -242,21 +232,29 @@ class _Mirror:
             )
         return found
 
-    def _fetch(self, image: Image, part: str) -> None:
-        fetch_file(
-            image, self._sources.provider(image), part,
-            retries=self._sources.settings.retries, progress=self._progress,
-        )
-
-    @staticmethod
-    def _prove_or_remove(
-        image: Image, base: Optional[Image], part: str, url: str
+    def _fetch_and_prove(
+        self, image: Image, base: Optional[Image], part: str, old: bool
     ) -> Image:
-        try:
-            return prove(image, base, part, url)
-        except errors.LayeredError:
-            remove_file(part)
-            raise
+        """Fetch what is missing of a file, and all of it if that is wrong.
+
+        Args:
+            old: an earlier run has left some of it.
+        """
+        provider = self._sources.provider(image)
+        while True:
+            if not old or _here(part) != image.compressed_size:
+                fetch_file(
+                    image, provider, part, progress=self._progress,
+                    retries=self._sources.settings.retries,
+                )
+            try:
+                return prove(image, base, part, provider.locate(image.file))
+            except (errors.VerifyError, errors.UnsafeImage) as error:
+                remove_file(part)
+                if not can_differ(provider, image.file, old):
+                    raise
+                self._progress.note(f'{error.message}; fetching it anew')
+                old = False
 
     def _target(self, image: Image, handles: Mapping[str, str]) -> str:
         handle = handles[image.ref.short]

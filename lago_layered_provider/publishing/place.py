@@ -20,13 +20,14 @@ import contextlib
 import os
 import re
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, Optional, Set
+from typing import Any, Callable, Dict, Iterator, Set
 
 import lockfile
 
 from ..core import errors
 from ..core.model import FORMATS, SUFFIXES, Image
 from ..store import files, locks
+from .scratch import disk_errors
 
 PUBLISHED = 'published'
 INDEX = 'repo.metadata'
@@ -81,7 +82,7 @@ class Place:
             PublishError: it cannot be written, or another one goes on for
                 more than `timeout` seconds.
         """
-        with file_errors(self.root):
+        with disk_errors(self.root, HINT):
             if not os.path.isdir(self.root):
                 raise errors.PublishError(
                     self.root, ['is not a directory'],
@@ -179,19 +180,3 @@ def identify(path: str) -> str:
     """Return what changes when a file does."""
     found = os.stat(path)
     return f'{found.st_size}-{found.st_mtime_ns}-{found.st_ino}'
-
-
-@contextlib.contextmanager
-def file_errors(where: str, hint: Optional[str] = None) -> Iterator[None]:
-    """Turn what the system says of files into an error for people.
-
-    Raises:
-        PublishError: with the file, and why.
-    """
-    try:
-        yield
-    except OSError as error:
-        name = error.filename or where
-        raise errors.PublishError(
-            where, [f'{name}: {error.strerror or error}'], hint=hint or HINT,
-        ) from error

@@ -152,8 +152,11 @@ def show_file(path: str, target: str) -> None:
 
 
 @contextlib.contextmanager
-def disk_errors(directory: str) -> Iterator[None]:
+def disk_errors(directory: str, hint: str = '') -> Iterator[None]:
     """Say in our words that a disk is full or cannot be written.
+
+    Args:
+        hint: what has become of what was there, and what to do.
 
     Raises:
         PublishError: in place of an OSError, and of a ToolError for that.
@@ -163,22 +166,24 @@ def disk_errors(directory: str) -> Iterator[None]:
     except errors.ToolError as error:
         if not any(reason in error.stderr for reason in NO_ROOM):
             raise
-        raise no_room(directory, error.stderr) from error
+        raise no_room(directory, error.stderr, hint) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise no_room(directory, str(error)) from error
+            raise no_room(directory, str(error), hint) from error
         reason = error.strerror or str(error)
         raise errors.PublishError(directory, [
             f'{reason}: {error.filename}' if error.filename else reason
-        ]) from error
+        ], hint=hint) from error
 
 
-def no_room(directory: str, reason: str) -> errors.PublishError:
+def no_room(
+    directory: str, reason: str, hint: str = ''
+) -> errors.PublishError:
     """Return the error of a disk that became full."""
     free = ''
     with contextlib.suppress(OSError):
         free = f', {files.measure(directory)[0]} bytes free'
     return errors.PublishError(
         directory, [f'no room left{free}: {reason}'],
-        hint='Nothing was left there; make room and run it again.',
+        hint=hint or 'Nothing was left there; make room and run it again.',
     )

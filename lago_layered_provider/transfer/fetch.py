@@ -106,7 +106,7 @@ class Fetcher:
                     self._fill(layer, provider, stage)
                     return
                 except (errors.VerifyError, errors.UnsafeImage) as error:
-                    if not _can_differ(provider, image.file, old):
+                    if not can_differ(provider, image.file, old):
                         stage.discard()
                         raise
                     self._progress.note(f'{error.message}; fetching it anew')
@@ -224,7 +224,7 @@ class Fetcher:
         return stored.virtual_size if stored else None
 
 
-def _can_differ(provider: Provider, path: str, old: bool) -> bool:
+def can_differ(provider: Provider, path: str, old: bool) -> bool:
     """Tell whether a wrong image may be right when it is fetched anew.
 
     Args:
