@@ -72,7 +72,7 @@ def make_context(args: argparse.Namespace) -> Context:
 
 def warn(text: str) -> None:
     """Tell people what they should know."""
-    print(fold(f'Warning: {text}'), file=sys.stderr)
+    print(fold(text, 'Warning: '), file=sys.stderr)
 
 
 def _read_settings() -> Settings:
@@ -111,7 +111,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
             _refuse_init_file(args.init_file)
         return find_command(args.template_repo_command)(make_context(args))
     except errors.LayeredError as error:
-        print(fold(f'Error: {error}'), file=sys.stderr)
+        print(fold(str(error), 'Error: '), file=sys.stderr)
         return FAILED_STATUS
     except KeyboardInterrupt:
         print('Stopped.', file=sys.stderr)

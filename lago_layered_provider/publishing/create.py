@@ -15,7 +15,7 @@ from .. import qemu_img, threads
 from ..core import errors, publication
 from ..core.entry import strip_suffix
 from ..core.library import Library
-from ..core.model import Image
+from ..core.model import NAME_PATTERN, Image
 from ..core.publication import Draft, Wishes
 from ..transfer.ports import Progress
 from . import finding, indexing
@@ -214,7 +214,7 @@ class _Run:
             drafts = publication.decide(
                 [each.original for each in found],
                 Library(before.images, places),
-                Wishes(self._options.version, self._options.bases),
+                Wishes(self._version(), self._options.bases),
             )
         except ValueError as error:
             self._faults += error.args
@@ -226,6 +226,11 @@ class _Run:
                 hint=HINT,
             )
         return drafts
+
+    def _version(self) -> Optional[str]:
+        """Return the version that is wished, if it can be one."""
+        version = self._options.version or ''
+        return version if NAME_PATTERN.fullmatch(version) else None
 
     def _check(self, found: Found) -> None:
         """Let qemu-img look at the tables, and at who writes the image."""
