@@ -23,6 +23,8 @@ The way of one ``lago init``::
 `prefixes`          environments on the disk: what their disks stand on
 `initlock`          a LagoInitFile.lock and what it pins
 `repairing`         fetches damaged images of the store again
+`publishing`        makes, checks and grows repositories; also without Lago
+                    by `__main__`
 `repos_directory`   the repositories that people have added
 `report`            the plan and the progress, as people see them; what else
                     they see is in ``report_*``

@@ -123,18 +123,13 @@ def _write_decoded(
     stream: Stream, location: str, compression: Optional[str], dest: str
 ) -> None:
     """Write what a stream decompresses to; on an error nothing stays."""
-    from ..transfer.decode import CorruptStream, make_decoder
+    from ..transfer.decode import CorruptStream, decode_all
 
-    decoder = make_decoder(compression)
+    chunks = iter(lambda: stream.read(READ_BYTES), b'')
     try:
         with open(dest, 'wb') as file:
-            while True:
-                data = stream.read(READ_BYTES)
-                if not data:
-                    break
-                for piece in decoder.feed(data):
-                    file.write(piece)
-            decoder.finish()
+            for piece in decode_all(chunks, compression):
+                file.write(piece)
     except BaseException as error:
         if os.path.exists(dest):
             os.unlink(dest)

@@ -7,7 +7,7 @@ from typing import Iterator, Optional
 from ..core import errors, qcow2
 from ..core.model import SUFFIXES
 from ..core.rebase import rebase_header
-from ..transfer.decode import CorruptStream, make_decoder
+from ..transfer.decode import CorruptStream, decode_all
 
 READ_BYTES = 4 << 20
 
@@ -58,19 +58,12 @@ def _with_base(
 def _decode(path: str) -> Iterator[bytes]:
     compression = compression_of(path)
     try:
-        decoder = make_decoder(compression)
         with open(path, 'rb', buffering=0) as file:
-            while True:
-                data = file.read(READ_BYTES)
-                if not data:
-                    break
-                # Nothing to decode: spare the copies.
-                yield from [data] if compression is None else (
-                    decoder.feed(data)
-                )
-        if compression is not None:
-            yield from decoder.flush()
-            decoder.finish()
+            chunks = iter(lambda: file.read(READ_BYTES), b'')
+            # Nothing to decode: spare the copies.
+            yield from chunks if compression is None else decode_all(
+                chunks, compression
+            )
     except CorruptStream as error:
         raise errors.PublishError(
             path, [f'it cannot be decompressed: {error}']

@@ -10,7 +10,7 @@ from typing import Iterator, Optional, Sequence
 
 from ..core import errors
 from ..core.model import DIGEST_LENGTHS, Digest, Image, Unknown
-from ..transfer.decode import CorruptStream, make_decoder
+from ..transfer.decode import CorruptStream, decode_all
 from ..transfer.digester import Digester
 from ..transfer.ports import Progress, Provider
 from ..transfer.verify import verify_staged
@@ -159,13 +159,11 @@ def _compare(image: Image, made: Sequence[Digest], url: str) -> None:
 
 def _decode(image: Image, path: str) -> Iterator[bytes]:
     assert not isinstance(image.compression, Unknown)
-    decoder = make_decoder(image.compression)
     try:
         with open(path, 'rb') as stream:
-            for data in iter(lambda: stream.read(READ_BYTES), b''):
-                yield from decoder.feed(data)
-        yield from decoder.flush()
-        decoder.finish()
+            yield from decode_all(
+                iter(lambda: stream.read(READ_BYTES), b''), image.compression
+            )
     except CorruptStream as error:
         raise errors.DamagedImage(
             str(image.ref), what='the file cannot be decompressed',

@@ -79,9 +79,10 @@ def check_options(directory: str, options: Options) -> None:
     place = Place(directory)
     with disk_errors(place.root, HINT):
         before = indexing.read_before(place, options, [], place.read_known())
-    if before.faults:
+        faults = [*before.faults, *indexing.signature_faults(place, options)]
+    if faults:
         raise errors.PublishError(
-            f'{place.root}: cannot be published', before.faults, hint=HINT
+            f'{place.root}: cannot be published', faults, hint=HINT
         )
 
 
@@ -103,6 +104,7 @@ class _Run:
         known = self._place.read_known()
         before = indexing.read_before(self._place, self._options, files, known)
         self._faults += before.faults
+        self._faults += indexing.signature_faults(self._place, self._options)
         same = {
             file.path: known[file.path] for file in files
             if file.path in known
@@ -183,7 +185,7 @@ class _Run:
             each.file.path: Known(each.file.identity, short)
             for each, short in zip(found, results) if short is not None
         }
-        _drop_rebased(found, touched)
+        finding.drop_rebased(found, touched)
         return [
             each for each in found if each.file.path not in touched
         ], touched
@@ -276,25 +278,3 @@ class _Run:
                     f'{image.virtual_size} bytes is smaller than that of its '
                     f'base, {base.virtual_size}: the end is cut off'
                 )
-
-
-def _drop_rebased(
-    found: Sequence[Found], touched: Dict[str, Known]
-) -> None:
-    """Take out layers that were made anew on a base that has changed.
-
-    Their own bytes may be the same; what the guest sees is not.
-    """
-    originals = {each.file.path: each.original for each in found}
-    while True:
-        changed = [
-            originals[path] for path in originals if path not in touched
-        ]
-        again = [
-            path for path in touched
-            if any(originals[path].is_newer_layer_of(one) for one in changed)
-        ]
-        if not again:
-            return
-        for path in again:
-            del touched[path]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 from typing import IO, Iterator, Optional
@@ -10,7 +11,7 @@ from typing import IO, Iterator, Optional
 from .. import qemu_img
 from ..core import errors
 from ..providers import make_provider
-from ..transfer.decode import CorruptStream, make_decoder
+from ..transfer.decode import CorruptStream, decode_all
 from .local_images import examine
 
 READ_BYTES = 2**20
@@ -70,13 +71,12 @@ def _decoded(location: str, timeout: float) -> Iterator[bytes]:
     else:
         provider = make_provider('file', {'root': directory or '/'})
     with contextlib.closing(provider.open(name)) as stream:
-        data = stream.read(READ_BYTES)
-        decoder = make_decoder(_find_compression(data))
+        first = stream.read(READ_BYTES)
+        rest = iter(lambda: stream.read(READ_BYTES), b'')
         try:
-            while data:
-                yield from decoder.feed(data)
-                data = stream.read(READ_BYTES)
-            decoder.finish()
+            yield from decode_all(
+                itertools.chain([first], rest), _find_compression(first)
+            )
         except CorruptStream as error:
             raise errors.TransferError(location, str(error)) from error
 

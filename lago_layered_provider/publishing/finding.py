@@ -8,10 +8,13 @@ import os
 import posixpath
 import time
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Set
+from typing import (
+    Any, Dict, Iterator, List, Mapping, Optional, Sequence, Set,
+)
 
 from .. import lookup_header
 from ..core import qcow2, qcow2_peek, safety
+from ..core.copies import PUBLISHED
 from ..core.entry import strip_suffix
 from ..core.errors import LayeredError
 from ..core.model import Image, ImageRef
@@ -19,7 +22,7 @@ from ..core.originals import ENDINGS, RAW_ENDINGS, Original
 from ..core.qcow2 import Qcow2Header
 from ..providers.file import FileProvider
 from .content import compression_of
-from .place import INDEX, PUBLISHED, identify
+from .place import INDEX, Known, identify
 
 #: What lies beside images and is none.
 OTHER_ENDINGS = (
@@ -128,6 +131,28 @@ def _read_header(
         return None
     faults.extend(f'{path}: {danger}' for danger in _dangers(header))
     return header
+
+
+def drop_rebased(
+    found: Sequence[Found], touched: Dict[str, Known]
+) -> None:
+    """Take out layers that were made anew on a base that has changed.
+
+    Their own bytes may be the same; what the guest sees is not.
+    """
+    originals = {each.file.path: each.original for each in found}
+    while True:
+        changed = [
+            originals[path] for path in originals if path not in touched
+        ]
+        again = [
+            path for path in touched
+            if any(originals[path].is_newer_layer_of(one) for one in changed)
+        ]
+        if not again:
+            return
+        for path in again:
+            del touched[path]
 
 
 def _dangers(header: Qcow2Header) -> Iterator[str]:

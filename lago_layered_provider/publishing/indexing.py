@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from ..core import errors, index, index_writing
+from ..core.copies import PUBLISHED
 from ..core.entry import strip_suffix
 from ..core.index import Index, SourceSpec
 from ..core.model import Image, check_name
 from ..store import files as disk
 from .finding import File
 from .options import Options
-from .place import PUBLISHED, SIDECARS, SIGNATURE, Known, Place
+from .place import SIDECARS, SIGNATURE, Known, Place
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,16 @@ def _option_faults(
                 check_name(value, option)
             except ValueError as error:
                 yield str(error)
-    if options.key is None and os.path.exists(place.path(SIGNATURE)):
-        yield (
-            f'{SIGNATURE} is there, so clients expect a signature; give '
-            f'--sign KEY, or remove that file'
-        )
+
+
+def signature_faults(place: Place, options: Options) -> List[str]:
+    """Return what is wrong with writing an index that is not signed."""
+    if options.key is not None or not os.path.exists(place.path(SIGNATURE)):
+        return []
+    return [
+        f'{SIGNATURE} is there, so clients expect a signature; give '
+        f'--sign KEY, or remove that file'
+    ]
 
 
 class _Reading:
@@ -224,4 +230,28 @@ def replace_index(
         if body != old:
             disk.write_file(place.index, body, sync=True)
         disk.write_file(place.path(SIGNATURE), signature, sync=True)
+    disk.sync_directory(place.root)
+
+
+def write_verbatim(
+    place: Place, body: bytes, signature: Optional[bytes]
+) -> None:
+    """Put an index in place of the old one, and the signature that it has."""
+    path = place.path(SIGNATURE)
+    old = disk.read_file(path)
+    if signature is None:
+        disk.write_file(place.index, body, sync=True)
+        disk.remove_file(path)
+    else:
+        from .. import gpg
+
+        if old is not None:
+            try:
+                disk.write_file(path, gpg.join(old, signature), sync=True)
+            except ValueError:
+                pass  # one of them is none: there is nothing to keep up
+        else:
+            disk.write_file(path, signature, sync=True)
+        disk.write_file(place.index, body, sync=True)
+        disk.write_file(path, signature, sync=True)
     disk.sync_directory(place.root)

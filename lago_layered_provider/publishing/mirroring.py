@@ -3,17 +3,19 @@
 Files are copied as they are, so that nothing has to be compressed anew; each
 is proven before the index of the copy names it. What is in the copy already
 stays, whatever its origin has become meanwhile.
+
+A copy of all of a repository whose images lie beside its index keeps that
+index as it is, and with it the signature.
 """
 
 from __future__ import annotations
 
 import os
-import posixpath
 from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from .. import threads
-from ..core import errors, resolve
+from ..core import copies, errors, resolve
 from ..core.model import BaseName, Image
 from ..core.sizes import size_text
 from ..core.wanted import Wanted
@@ -26,8 +28,9 @@ from ..transfer.ports import Progress
 from . import indexing
 from .copying import fetch_file, prove
 from .options import Options
-from .place import PUBLISHED, Place
+from .place import Place
 from .scratch import disk_errors
+from .verbatim import read_verbatim
 
 #: What a fetch leaves behind for the next run; `create` lets it be.
 FETCHING = '.fetching'
@@ -116,20 +119,29 @@ class _Mirror:
         for chain in chains:
             for base, image in zip([None, *chain], chain):
                 pairs[image.ref.short] = image, base
-        name = self._sources.first().name
-        options = Options(name=name, key=self._key)
+        found = self._sources.first()
+        options = Options(name=found.name, key=self._key)
         before = indexing.read_before(
             self._place, options, [], self._place.read_known()
         )
         faults = list(before.faults)
-        handles = self._name_files(pairs, before.images, faults)
+        handles = copies.name_files(
+            [image for image, _ in pairs.values()], before.images, faults
+        )
+        whole = None
+        if self._key is None and copies.is_whole(
+            found, handles, before.images
+        ):
+            whole = read_verbatim(found, self._sources.settings)
+        if whole is None:
+            faults += indexing.signature_faults(self._place, options)
         if faults:
             raise errors.PublishError(
                 f'{self._place.root}: cannot be a mirror', faults
             )
         todo = [
             pair for short, pair in pairs.items()
-            if not _is_there(pair[0], before.images.get(short))
+            if not copies.is_there(pair[0], before.images.get(short))
         ]
         self._check_room(todo, handles)
         # The largest first: nobody is left alone with it at the end.
@@ -140,54 +152,20 @@ class _Mirror:
         )
         images = [
             replace(
-                image, source=name, handle=handles[image.ref.short],
+                image, source=found.name, handle=handles[image.ref.short],
                 base=_base_name(pairs[image.ref.short][1]), location='',
             ) for image in new
         ]
         for image in images:
             self._place.write_sidecars(image)
-        indexing.write_index(self._place, options, before, images)
+        if whole is None:
+            indexing.write_index(self._place, options, before, images)
+        else:
+            indexing.write_verbatim(self._place, *whole)
         return Copy(
             self._place.index, tuple(images), len(pairs) - len(images),
             sum(image.compressed_size or 0 for image in images),
         )
-
-    def _name_files(
-        self, pairs: Mapping[str, Pair], here: Mapping[str, Image],
-        faults: List[str],
-    ) -> Dict[str, str]:
-        """Return the handle of each image in the copy.
-
-        The name of the file stays, as headers may name it.
-        """
-        several = len({image.source for image, _ in pairs.values()}) > 1
-        taken = {
-            image.handle: short for short, image in here.items()
-        }
-        handles: Dict[str, str] = {}
-        for short, (image, _) in sorted(pairs.items()):
-            handle = image.handle
-            if handle.startswith(f'{PUBLISHED}/'):
-                handle = handle[len(PUBLISHED) + 1:]
-            if several:
-                handle = f'{image.source}/{handle}'
-            known = here.get(short)
-            if known is not None and not _is_there(image, known):
-                # The file that others may be reading stays.
-                handle = posixpath.join(
-                    posixpath.dirname(handle), _mark(image),
-                    posixpath.basename(handle),
-                )
-            handle = posixpath.normpath(f'{PUBLISHED}/{handle}')
-            if any(part.startswith('.') for part in handle.split('/')):
-                faults.append(f'{short}: the name {image.handle} is hidden')
-            if taken.setdefault(handle, short) != short:
-                faults.append(
-                    f'{short} and {taken[handle]} would have the same file, '
-                    f'{handle}'
-                )
-            handles[short] = handle
-        return handles
 
     def _check_room(
         self, todo: Sequence[Pair], handles: Mapping[str, str]
@@ -265,21 +243,6 @@ class _Mirror:
     def _part(self, image: Image, handles: Mapping[str, str]) -> str:
         parent, name = os.path.split(self._target(image, handles))
         return os.path.join(parent, f'.{name}{FETCHING}')
-
-
-def _is_there(image: Image, here: Optional[Image]) -> bool:
-    """Tell whether a copy is of this image, and not of an older one."""
-    if here is None:
-        return False
-    known = {digest.algorithm: digest for digest in here.digests}
-    return all(
-        known.get(digest.algorithm, digest) == digest
-        for digest in image.digests
-    ) and image.compressed_size in (None, here.compressed_size)
-
-
-def _mark(image: Image) -> str:
-    return image.digest.value[:8] if image.digest else 'new'
 
 
 def _base_name(base: Optional[Image]) -> Optional[BaseName]:

@@ -25,11 +25,11 @@ from typing import Any, Callable, Dict, Iterator, Set
 import lockfile
 
 from ..core import errors
+from ..core.copies import PUBLISHED
 from ..core.model import FORMATS, SUFFIXES, Image
 from ..store import files, locks
 from .scratch import disk_errors
 
-PUBLISHED = 'published'
 INDEX = 'repo.metadata'
 SIGNATURE = f'{INDEX}.asc'
 SIDECARS = ('.metadata', '.hash')

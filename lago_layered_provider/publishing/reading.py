@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Callable, Optional
+from typing import Callable, Iterator, Optional
 
 from ..core import errors
 from ..core.lint_seen import Content
 from ..core.model import DIGEST_LENGTHS, Image, Unknown
-from ..transfer.decode import CorruptStream, make_decoder
+from ..transfer.decode import CorruptStream, decode_all
 from ..transfer.digester import Digester
 from ..transfer.ports import Provider, Stream
 
@@ -47,26 +47,23 @@ def _read(
     compression: Optional[str], stream: Stream, digester: Digester,
     advance: Callable[[int], None],
 ) -> Content:
-    decoder = make_decoder(compression)
     packed = hashlib.sha512()
     size = read = 0
-    while True:
-        data = stream.read(READ_BYTES)
-        if not data:
-            break
-        read += len(data)
-        advance(len(data))
-        packed.update(data)
-        for piece in decoder.feed(data):
-            size += len(piece)
-            digester.update(piece)
-    if stream.total is not None and read != stream.total:
-        raise errors.TransferError(
-            'the connection', f'ended after {read} of {stream.total} bytes',
-            retryable=True,
-        )
-    for piece in decoder.flush():
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal read
+        for data in iter(lambda: stream.read(READ_BYTES), b''):
+            read += len(data)
+            advance(len(data))
+            packed.update(data)
+            yield data
+        if stream.total is not None and read != stream.total:
+            raise errors.TransferError(
+                'the connection',
+                f'ended after {read} of {stream.total} bytes', retryable=True,
+            )
+
+    for piece in decode_all(chunks(), compression):
         size += len(piece)
         digester.update(piece)
-    decoder.finish()
     return Content(size, digester.finish(), packed.hexdigest())

@@ -6,6 +6,7 @@ import os
 from typing import Optional
 
 from .. import qemu_img
+from ..core.copies import PUBLISHED
 from ..core.entry import strip_suffix
 from ..core.errors import PublishError
 from ..core.model import SUFFIXES, BaseName, Image, ImageRef
@@ -15,7 +16,7 @@ from ..transfer.ports import Progress
 from .content import read_original
 from .finding import Found
 from .packing import Packed, Packer, digest
-from .place import HINT, PUBLISHED, Place, identify
+from .place import HINT, Place, identify
 
 
 class Writer:

@@ -18,7 +18,7 @@ Nothing here reads or writes files, and no digest is made.
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Iterable, Iterator, Optional
 
 from .decoders import Checkpoint, Decoder, MemberDecoder, PlainDecoder
 from .parallel import BlockPool, ParallelXzDecoder
@@ -26,7 +26,8 @@ from .units import CorruptStream, open_gzip, open_zstd
 from .xz_decoder import XzDecoder
 
 __all__ = [
-    'BlockPool', 'Checkpoint', 'CorruptStream', 'Decoder', 'make_decoder',
+    'BlockPool', 'Checkpoint', 'CorruptStream', 'Decoder', 'decode_all',
+    'make_decoder',
 ]
 
 
@@ -55,3 +56,18 @@ def make_decoder(
     if compression == 'zst':
         return MemberDecoder(open_zstd, consumed)
     raise ValueError(f'unknown compression {compression!r}')
+
+
+def decode_all(
+    chunks: Iterable[bytes], compression: Optional[str]
+) -> Iterator[bytes]:
+    """Yield what a whole file makes, in pieces of any size.
+
+    Raises:
+        CorruptStream: it is damaged, or ends too early.
+    """
+    decoder = make_decoder(compression)
+    for data in chunks:
+        yield from decoder.feed(data)
+    yield from decoder.flush()
+    decoder.finish()

@@ -12,6 +12,7 @@ from tests.lab import (
     DiskImage, ImageSpec, Nginx, Publisher, make_forest, require,
 )
 from tests.lab.commands import SYSTEM_PATH
+from tests.lab.signing import Signing
 
 
 @pytest.fixture(scope='session')
@@ -43,6 +44,13 @@ def server(tmp_path: Path) -> Iterator[Nginx]:
     """Serve the directory ``www`` of the test, which a Publisher fills."""
     with Nginx(tmp_path / 'www') as running:
         yield running
+
+
+@pytest.fixture
+def signing(tmp_path: Path) -> Iterator[Signing]:
+    """Make a key of gpg, and a keyring that trusts it."""
+    with Signing(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture(scope='session')

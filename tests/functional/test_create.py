@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Union
+from typing import Any, Dict, List, Optional, Union
 
 import pytest
 
@@ -22,6 +22,7 @@ from tests.lab import (
 )
 from tests.lab.environments import kill
 from tests.lab.images import MIB, write_content
+from tests.lab.signing import Signing
 from tests.lab.tool import Tool
 
 VMS = {'vm0': 'iscsi', 'vm1': 'other'}
@@ -579,38 +580,18 @@ class Polling:
         self.count = int(output.split()[-1])
 
 
-@pytest.fixture
-def keys(tmp_path: Path) -> Iterator[Dict[str, str]]:
-    """Make a key of gpg; return the environment that has it."""
-    require('gpg', 'gpgv')
-    home = run('mktemp', '-d', '/tmp/gpg-XXXXXX').strip()
-    environment = {'GNUPGHOME': home}
-    gpg(home, '--quick-gen-key', 'admin@example.com', 'ed25519', 'sign')
-    gpg(home, '--output', str(tmp_path / 'keyring.gpg'), '--export')
-    yield environment
-    run('gpgconf', '--homedir', home, '--kill', 'all')
-    shutil.rmtree(home, ignore_errors=True)
-
-
-def gpg(home: str, *arguments: str) -> None:
-    run('gpg', '--homedir', home, '--batch', '--quiet', '--passphrase', '',
-        *arguments)
-
-
 def test_a_signed_repository(
-    forest: Dict[str, DiskImage], admin: Path, keys: Dict[str, str],
+    forest: Dict[str, DiskImage], admin: Path, signing: Signing,
     tmp_path: Path,
 ) -> None:
-    tool = Tool(tmp_path / 'work', keys)
+    tool = Tool(tmp_path / 'work', signing.environment)
     said = tool.fail('create', admin, '--name', 'lab', '--sign', 'nobody@x.y')
     assert 'nobody@x.y' in said
     assert not list(admin.glob('published/*/*'))
     tool.run('create', admin, '--name', 'lab', '--sign', 'admin@example.com')
-    keyring = {
-        'LAGO__TEMPLATE_REPO__KEYRING': str(tmp_path / 'keyring.gpg')
-    }
     box = LagoSandbox(
-        tmp_path / 'box', VMS, repo=admin / 'repo.metadata', env=keyring
+        tmp_path / 'box', VMS, repo=admin / 'repo.metadata',
+        env=signing.demanding,
     )
     init_well(box)
     check_disks(box, forest)

@@ -16,6 +16,7 @@ from tests.lab import (
 )
 from tests.lab.environments import kill
 from tests.lab.records import bytes_sent
+from tests.lab.signing import USER, Signing
 from tests.lab.tool import Tool
 
 VMS = {'vm0': 'iscsi', 'vm1': 'other'}
@@ -315,6 +316,42 @@ def test_an_admin_adds_layers_to_a_mirror(
     )
     init_well(box)
     check_disks(box, {**forest, 'own': forest['iscsi']})
+
+
+def test_a_copy_keeps_the_signature_of_its_origin(
+    forest: Dict[str, DiskImage], signing: Signing, tmp_path: Path
+) -> None:
+    """Who runs a mirror has not the key, and needs none."""
+    admin = Tool(tmp_path / 'admin', signing.environment)
+    origin = tmp_path / 'origin'
+    origin.mkdir()
+    for name in ('base', 'other'):
+        shutil.copy(forest[name].path, origin)
+    sign = ['--sign', USER]
+    admin.run('create', origin, '--name', 'lab', '--version', 'v1', *sign)
+    tool = Tool(tmp_path / 'work', {**HASTE, **signing.demanding})
+    copy = tmp_path / 'copy'
+    with Nginx(origin) as server:
+        url = f'{server.url}/'
+        tool.run('mirror', url, copy, 'base')
+        assert not (copy / 'repo.metadata.asc').exists()
+        done = tool.run('lint', copy, code=2)
+        assert 'error signature-missing' in done.stdout
+        tool.run('mirror', url, copy)
+        for name in ('repo.metadata', 'repo.metadata.asc'):
+            assert (copy / name).read_bytes() == (origin / name).read_bytes()
+        # More of the origin, with another signature.
+        shutil.copy(forest['nfs'].path, origin)
+        admin.run('create', origin, '--version', 'v1', *sign)
+        said = tool.fail('mirror', url, copy, 'nfs')
+        assert '--sign KEY' in said
+        tool.run('mirror', url, copy)
+    box = LagoSandbox(
+        tmp_path / 'box', {'vm0': 'nfs', 'vm1': 'other'},
+        repo=copy / 'repo.metadata', env=signing.demanding,
+    )
+    init_well(box)
+    check_disks(box, forest)
 
 
 def test_two_at_once(origin: RudeServer, tool: Tool, tmp_path: Path) -> None:

@@ -1,0 +1,46 @@
+"""Read an index as it is, byte by byte, with the signature beside it."""
+
+from __future__ import annotations
+
+from typing import Optional, Tuple
+
+from ..core import errors, index, places
+from ..core.index import Index
+from ..index_reading import MAX_SIGNATURE_BYTES, try_again
+from ..providers import read_document
+from ..settings import Settings
+
+
+def read_verbatim(
+    found: Index, settings: Settings
+) -> Optional[Tuple[bytes, Optional[bytes]]]:
+    """Return the bytes of an index and of its signature, if it has one.
+
+    Returns:
+        None when it has changed since it was read.
+
+    Raises:
+        TransferError: it cannot be had.
+    """
+    body = _read(found.location, index.MAX_INDEX_BYTES, settings)
+    try:
+        if index.parse_index(body, found.location) != found:
+            return None
+    except errors.IndexFaults:
+        return None
+    try:
+        signature = _read(
+            places.signature_of(found.location), MAX_SIGNATURE_BYTES, settings
+        )
+    except errors.TransferError as error:
+        if error.status != 404:
+            raise
+        return body, None
+    return body, signature
+
+
+def _read(location: str, limit: int, settings: Settings) -> bytes:
+    document = try_again(lambda: read_document(
+        location, limit=limit, timeout=settings.timeout
+    ), settings.retries)
+    return document.body or b''
