@@ -12,6 +12,9 @@ from typing import Callable, List, Optional, Sequence, TypeVar
 
 from .core import errors
 
+#: The longest time until Ctrl-C is noticed.
+SIGNAL_SECONDS = 0.5
+
 T = TypeVar('T')
 R = TypeVar('R')
 
@@ -48,6 +51,8 @@ def run_all(
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join()
+        # A signal that comes just before a wait is seen only after it.
+        while worker.is_alive():
+            worker.join(SIGNAL_SECONDS)
     errors.raise_all(failures)
     return results  # type: ignore[return-value]

@@ -22,6 +22,9 @@ from .ports import Progress, Provider, Store
 #: Seconds that a stopped transfer waits for its threads; they are daemons.
 STOP_SECONDS = 5
 
+#: The longest time until a signal is noticed.
+SIGNAL_SECONDS = 0.5
+
 
 def carry_out(
     plan: Plan,
@@ -46,14 +49,16 @@ def carry_out(
         threading.Thread(target=work.run, name=f'fetch-{n}', daemon=True)
         for n in range(min(limits.jobs, len(plan.missing)))
     ]
-    for thread in threads:
-        thread.start()
     try:
         for thread in threads:
-            thread.join()
+            thread.start()
+        for thread in threads:
+            # A signal that comes just before a wait is seen only after it.
+            while thread.is_alive():
+                thread.join(SIGNAL_SECONDS)
     except BaseException:  # Ctrl-C, or SystemExit from a signal handler
         fetcher.stop()
-        for thread in threads:
+        for thread in filter(threading.Thread.is_alive, threads):
             thread.join(STOP_SECONDS / len(threads))
         raise
     finally:
