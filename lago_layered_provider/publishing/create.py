@@ -24,9 +24,9 @@ from .finding import Found
 from .indexing import Before
 from .options import Options
 from .packing import Packer, digest
-from .place import HINT, Known, Place, identify
+from .place import HINT, Known, Place
 from .scratch import disk_errors
-from .writing import Writer
+from .writing import Writer, Written
 
 
 @dataclass(frozen=True)
@@ -121,36 +121,36 @@ class _Run:
         ]
         found, touched = self._leave_out_touched(found, known, before)
         same.update(touched)
-        self._tell_left_behind(same, known, before)
+        self._tell_left_behind(found, same, known, before)
         drafts = self._decide(found, same, known, before)
         by_path = {each.file.path: each for each in found}
         new = self._write([
             (draft, by_path[draft.original.path]) for draft in drafts
         ], before)
-        images = [image for _, image in new]
+        images = [written.image for written in new]
         self._warn_of_sizes(images, before)
         indexing.write_index(self._place, self._options, before, images)
         same.update({
-            draft.original.path: Known(
-                identify(self._place.path(draft.original.path)), draft.short
-            ) for draft, _ in new
+            written.path: Known(written.identity, written.image.ref.short)
+            for written in new
         })
         self._place.write_known(same)
         return Publication(
             index=self._place.index,
-            new=tuple((image, draft.original.path) for draft, image in new),
+            new=tuple((written.image, written.path) for written in new),
             unchanged=len(same) - len(new),
             dropped=before.dropped,
             read=sum(image.size or 0 for image in images),
         )
 
     def _tell_left_behind(
-        self, same: Mapping[str, Known], known: Mapping[str, Known],
-        before: Before,
+        self, found: Sequence[Found], same: Mapping[str, Known],
+        known: Mapping[str, Known], before: Before,
     ) -> None:
         """Say which layers stay on what their base was before."""
         changed = {
-            one.image: path for path, one in known.items() if path not in same
+            known[each.file.path].image: each.file.path for each in found
+            if each.file.path in known
         }
         for path, one in same.items():
             base = str(before.images[one.image].base)
@@ -176,7 +176,8 @@ class _Run:
             ])
             for short in shorts:
                 image = before.images.get(short)
-                if image and self._is_same(each, image):
+                base = before.images.get(str(image.base)) if image else None
+                if image and self._is_same(each, image, base):
                     return short
             return None
 
@@ -190,7 +191,9 @@ class _Run:
             each for each in found if each.file.path not in touched
         ], touched
 
-    def _is_same(self, found: Found, image: Image) -> bool:
+    def _is_same(
+        self, found: Found, image: Image, base: Optional[Image]
+    ) -> bool:
         path = self._place.path(found.file.path)
         if (
             image.digest is None
@@ -199,9 +202,10 @@ class _Run:
                 and os.path.getsize(path) != image.size)
         ):
             return False
-        base = None if image.base is None else f'./{image.base}'
-        chunks = read_original(path, base, 'qcow2')
-        return image.digest in digest(chunks)
+        return image.digest in digest(read_original(
+            path, None if image.base is None else f'./{image.base}',
+            base.format if base else None,
+        ))
 
     def _decide(
         self, found: Sequence[Found], same: Mapping[str, Known],
@@ -246,7 +250,7 @@ class _Run:
 
     def _write(
         self, todo: Sequence[Tuple[Draft, Found]], before: Before
-    ) -> List[Tuple[Draft, Image]]:
+    ) -> List[Written]:
         """Write the files of new images, side by side."""
         packer = Packer()
         writer = Writer(
@@ -258,12 +262,11 @@ class _Run:
             self._place.path(pair[1].file.path)
         ))
         try:
-            images = threads.run_all(
+            return threads.run_all(
                 lambda pair: writer.write(*pair), order, os.cpu_count() or 1
             )
         finally:
             packer.close()
-        return [(draft, image) for (draft, _), image in zip(order, images)]
 
     def _warn_of_sizes(
         self, new: Sequence[Image], before: Before

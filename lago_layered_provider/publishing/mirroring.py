@@ -27,10 +27,11 @@ from ..transfer.fetch import can_differ
 from ..transfer.ports import Progress
 from . import indexing
 from .copying import fetch_file, prove
+from .indexing import Before
 from .options import Options
 from .place import Place
 from .scratch import disk_errors
-from .verbatim import read_verbatim
+from .verbatim import Verbatim, read_verbatim
 
 #: What a fetch leaves behind for the next run; `create` lets it be.
 FETCHING = '.fetching'
@@ -119,26 +120,11 @@ class _Mirror:
         for chain in chains:
             for base, image in zip([None, *chain], chain):
                 pairs[image.ref.short] = image, base
-        found = self._sources.first()
-        options = Options(name=found.name, key=self._key)
+        options = Options(name=self._sources.first().name, key=self._key)
         before = indexing.read_before(
             self._place, options, [], self._place.read_known()
         )
-        faults = list(before.faults)
-        handles = copies.name_files(
-            [image for image, _ in pairs.values()], before.images, faults
-        )
-        whole = None
-        if self._key is None and copies.is_whole(
-            found, handles, before.images
-        ):
-            whole = read_verbatim(found, self._sources.settings)
-        if whole is None:
-            faults += indexing.signature_faults(self._place, options)
-        if faults:
-            raise errors.PublishError(
-                f'{self._place.root}: cannot be a mirror', faults
-            )
+        handles, whole = self._prepare(pairs, options, before)
         todo = [
             pair for short, pair in pairs.items()
             if not copies.is_there(pair[0], before.images.get(short))
@@ -152,7 +138,7 @@ class _Mirror:
         )
         images = [
             replace(
-                image, source=found.name, handle=handles[image.ref.short],
+                image, source=before.name, handle=handles[image.ref.short],
                 base=_base_name(pairs[image.ref.short][1]), location='',
             ) for image in new
         ]
@@ -166,6 +152,31 @@ class _Mirror:
             self._place.index, tuple(images), len(pairs) - len(images),
             sum(image.compressed_size or 0 for image in images),
         )
+
+    def _prepare(
+        self, pairs: Mapping[str, Pair], options: Options, before: Before
+    ) -> Tuple[Dict[str, str], Optional[Verbatim]]:
+        """Return the handles in the copy, and the index if that may stay.
+
+        Raises:
+            PublishError: with all that is in the way.
+        """
+        faults = list(before.faults)
+        handles = copies.name_files(
+            [image for image, _ in pairs.values()], before.images, faults
+        )
+        found, whole = self._sources.first(), None
+        if self._key is None and copies.is_whole(
+            found, handles, before.images
+        ):
+            whole = read_verbatim(found, self._sources.settings)
+        if whole is None:
+            faults += indexing.signature_faults(self._place, options)
+        if faults:
+            raise errors.PublishError(
+                f'{self._place.root}: cannot be a mirror', faults
+            )
+        return handles, whole
 
     def _check_room(
         self, todo: Sequence[Pair], handles: Mapping[str, str]

@@ -11,9 +11,13 @@ from ..providers import read_document
 from ..settings import Settings
 
 
+#: The bytes of an index, and of its signature if it has one.
+Verbatim = Tuple[bytes, Optional[bytes]]
+
+
 def read_verbatim(
     found: Index, settings: Settings
-) -> Optional[Tuple[bytes, Optional[bytes]]]:
+) -> Optional[Verbatim]:
     """Return the bytes of an index and of its signature, if it has one.
 
     Returns:

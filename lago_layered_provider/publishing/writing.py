@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Optional
 
 from .. import qemu_img
@@ -17,6 +18,15 @@ from .content import read_original
 from .finding import Found
 from .packing import Packed, Packer, digest
 from .place import HINT, Place, identify
+
+
+@dataclass(frozen=True)
+class Written:
+    """A published image; `path` and `identity` are those of its original."""
+
+    image: Image
+    path: str
+    identity: str
 
 
 class Writer:
@@ -40,11 +50,12 @@ class Writer:
         self._progress = progress
         self._in_place = in_place
 
-    def write(self, draft: Draft, found: Found) -> Image:
-        """Write the file and the sidecars of an image; return its entry.
+    def write(self, draft: Draft, found: Found) -> Written:
+        """Write the file and the sidecars of an image.
 
         Raises:
-            PublishError, ToolError, OSError: nothing of it stays.
+            PublishError, ToolError, OSError: what was written is of no use;
+                no index names it.
         """
         ref = ImageRef(self._name, draft.template, draft.version)
         path = self._place.path(found.file.path)
@@ -57,40 +68,50 @@ class Writer:
         try:
             if change and draft.base:
                 _rename_base(path, draft)
-            compression = self._compression
-            if change and compression is None:
+            # What --in-place has written may have changed it.
+            identity = identify(path)
+            if change and self._compression is None:
                 handle, packed = found.file.path, self._read(path, ref)
             else:
                 handle = (
                     f'{PUBLISHED}/{draft.template}/{draft.version}.'
                     f'{draft.original.format}'
                 )
-                packed = self._pack(handle, path, ref, draft, found)
+                packed = self._pack(handle, path, ref, draft)
+            if identity != identify(path) or (
+                identity != found.file.identity and not self._in_place
+            ):
+                raise PublishError(
+                    path, ['it was changed while it was read'], hint=HINT
+                )
             outcome = 'fetched'
         finally:
             self._progress.end(str(ref), outcome)
-        image = Image(
+        image = self._describe(draft, found, ref, handle, packed)
+        self._place.write_sidecars(image)
+        return Written(image, found.file.path, identity)
+
+    def _describe(
+        self, draft: Draft, found: Found, ref: ImageRef, handle: str,
+        packed: Packed,
+    ) -> Image:
+        return Image(
             ref=ref, source=self._name, handle=handle,
             timestamp=draft.timestamp,
             base=_base(draft), format=draft.original.format,
-            compression=compression, size=packed.size,
+            compression=self._compression, size=packed.size,
             compressed_size=packed.compressed_size,
             virtual_size=(
                 found.header.virtual_size if found.header else packed.size
             ),
             digests=packed.digests, metadata=draft.metadata,
         )
-        self._place.write_sidecars(image)
-        return image
 
     def _pack(
-        self, handle: str, path: str, ref: ImageRef, draft: Draft,
-        found: Found,
+        self, handle: str, path: str, ref: ImageRef, draft: Draft
     ) -> Packed:
         name = handle + SUFFIXES[self._compression]
         part = self._place.part(name)
-        # What --in-place has written has another time on the disk.
-        identity = identify(path)
         chunks = read_original(
             path, f'./{draft.base}' if draft.base else None,
             draft.base_format,
@@ -100,12 +121,6 @@ class Writer:
                 packed = self._packer.pack(
                     chunks, output, self._compression,
                     lambda count: self._progress.advance(str(ref), count),
-                )
-            if identity != identify(path) or (
-                identity != found.file.identity and not self._in_place
-            ):
-                raise PublishError(
-                    path, ['it was changed while it was read'], hint=HINT
                 )
             self._place.finish(name)
             return packed

@@ -271,7 +271,9 @@ def test_what_was_removed_is_dropped_unless_something_stands_on_it(
     tool.run('create', admin, '--name', 'lab', '--version', 'v1')
     for path in admin.glob('*.qcow2'):
         path.unlink()
-    assert tool.data('create', admin)['dropped'] == []
+    done = tool.run('create', admin)
+    assert 'stays on' not in done.stderr
+    assert '0 images published' in done.stdout
     before = state_of(admin)
     nfs = admin / 'published/nfs/v1.qcow2.zst'
     kept = nfs.read_bytes()
@@ -368,6 +370,9 @@ def test_raw_images_and_links(
     init_well(box)
     assert guest_digest(box.disk('vm0')) == guest_digest(layer)
     assert guest_digest(box.disk('vm1')) == forest['base'].guest_sha256
+    raw.touch()
+    layer.touch()
+    assert tool.data('create', images)['unchanged'] == 2
 
 
 #: Lago's own classes, in a process that never loads the plugin. They were
