@@ -46,8 +46,8 @@ def _add_create(commands: Any, add: Add) -> None:
     command.add_argument(
         '--in-place', action='store_true',
         help=(
-            'give the images themselves the names of their bases; with '
-            '--compress none they are published as they lie there'
+            'write the name of its base into each image itself; with '
+            '--compress none the images are published as they lie there'
         ),
     )
 
