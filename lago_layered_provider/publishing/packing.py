@@ -18,6 +18,7 @@ import collections
 import gzip
 import os
 import sys
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import (
@@ -69,6 +70,9 @@ class Packer:
     def __init__(self, workers: Optional[int] = None) -> None:
         self._workers = workers or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self._workers)
+        #: Processors that no xz uses; each has threads of its own.
+        self._idle = self._workers
+        self._changed = threading.Condition()
 
     def close(self) -> None:
         """End the threads; parts that nobody waits for are dropped."""
@@ -77,6 +81,7 @@ class Packer:
     def pack(
         self, chunks: Iterable[bytes], output: IO[bytes],
         compression: Optional[str], advance: Callable[[int], None],
+        size: Optional[int] = None,
     ) -> Packed:
         """Write the file of an image, and bring it to the disk.
 
@@ -84,6 +89,7 @@ class Packer:
             chunks: the image, in pieces of any size.
             compression: as an index gives it.
             advance: told how many bytes of the image were written.
+            size: of the image in bytes, as far as is known.
 
         Raises:
             ToolError: xz is missing or failed.
@@ -92,12 +98,7 @@ class Packer:
         counter = _Counter(chunks)
         try:
             if compression == 'xz':
-                # With one thread xz would leave the sizes out.
-                threads = f'--threads={max(2, self._workers)}'
-                processes.pipe(
-                    [*XZ, threads], _told(counter, advance), output,
-                    hint=XZ_HINT,
-                )
+                self._run_xz(_told(counter, advance), output, size)
             elif compression is None:
                 _write_sparse(_told(counter, advance), output)
             else:
@@ -110,6 +111,27 @@ class Packer:
             )
         finally:
             counter.close()
+
+    def _run_xz(
+        self, chunks: Iterable[bytes], output: IO[bytes], size: Optional[int]
+    ) -> None:
+        """Run xz once there are processors for it: it takes much memory."""
+        parts = self._workers if size is None else -(-size // PART_BYTES)
+        count = min(max(parts, 1), self._workers)
+        with self._changed:
+            while self._idle < count:
+                self._changed.wait()
+            self._idle -= count
+        try:
+            # With one thread xz would leave the sizes out.
+            processes.pipe(
+                [*XZ, f'--threads={max(2, count)}'], chunks, output,
+                hint=XZ_HINT,
+            )
+        finally:
+            with self._changed:
+                self._idle += count
+                self._changed.notify_all()
 
     def _write_parts(
         self, chunks: Iterable[bytes], output: IO[bytes], compression: str,

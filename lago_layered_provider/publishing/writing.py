@@ -121,6 +121,8 @@ class Writer:
                 packed = self._packer.pack(
                     chunks, output, self._compression,
                     lambda count: self._progress.advance(str(ref), count),
+                    None if strip_suffix(path) != path
+                    else os.path.getsize(path),
                 )
             self._place.finish(name)
             return packed

@@ -18,11 +18,12 @@ import pytest
 
 from tests.lab import (
     DiskImage, ImageSpec, LagoSandbox, Nginx, Publisher, check_disks,
-    guest_digest, init_well, make_forest, require, run,
+    flatten, guest_digest, init_well, make_forest, require, run,
 )
 from tests.lab.environments import kill
 from tests.lab.images import MIB, write_content
 from tests.lab.signing import Signing
+from tests.lab.small_disk import SmallDisk
 from tests.lab.tool import Tool
 
 VMS = {'vm0': 'iscsi', 'vm1': 'other'}
@@ -496,6 +497,39 @@ def test_options_that_cannot_be(
         return
     assert words in tool.fail('create', admin, *arguments)
     assert not (admin / 'repo.metadata').exists()
+
+
+@pytest.mark.parametrize('compress', ['zst', 'xz', 'none'])
+def test_a_full_disk(
+    forest: Dict[str, DiskImage], compress: str, tmp_path: Path
+) -> None:
+    """What was published stays as it was, and no part of a file is left."""
+    with SmallDisk(tmp_path / 'disk', 24) as disk:
+        images = disk.path / 'images'
+        images.mkdir()
+        flatten(forest['nfs'].path, images / 'flat.qcow2')
+        tool = Tool(tmp_path / 'work')
+        tool.prefix_command = disk.enter(tool.root)
+        where = tmp_path / 'disk/images'
+        tool.run('create', where, '--name', 'lab', '--version', 'v1')
+        before = state_of(images)
+        shutil.copy(forest['base'].path, images)
+        fill = images.parent / 'fill'
+        free = os.statvfs(images)
+        with open(fill, 'wb') as stream:
+            os.posix_fallocate(
+                stream.fileno(), 0, free.f_bavail * free.f_frsize - MIB
+            )
+        said = tool.fail('create', where, '--compress', compress)
+        assert 'no room left' in said
+        assert 'Nothing was published' in said
+        after = state_of(images)
+        assert before.items() <= after.items()
+        assert set(after) - set(before) <= {'base.qcow2'}
+        assert not list(images.rglob('.*.part'))
+        fill.unlink()
+        tool.run('create', where)
+        tool.run('lint', where, '--deep')
 
 
 def test_two_at_once(admin: Path, tool: Tool) -> None:

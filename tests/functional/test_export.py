@@ -16,7 +16,6 @@ from typing import Any, Dict, Iterator, List, Tuple
 import pytest
 import yaml
 
-from tests.functional.test_room import SmallDisk
 from tests.lab import (
     DiskImage, Finished, ImageSpec, LagoSandbox, Publisher, backing_chain,
     flatten, guest_digest, init_well, make_forest, require,
@@ -24,6 +23,7 @@ from tests.lab import (
 from tests.lab import run as run_tool
 from tests.lab.guestfs import guestfs_environment
 from tests.lab.images import MIB, write_at
+from tests.lab.small_disk import SmallDisk
 from tests.lab.world import message_of
 
 KIB = 1024

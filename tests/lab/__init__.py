@@ -27,6 +27,11 @@ and a user at a shell know. Standard library and command line tools only.
     stores.py        is what is visible in a store right, is it at rest?
     checks.py        what holds for every environment that was made
     world.py         all of these in order, for a test to spoil and to mend
+    tool.py          ``python -m lago_layered_provider``, without a Lago
+    signing.py       a key of gpg, and a keyring that trusts it
+    small_disk.py    a real disk with little room
+    builder.py       a source of virt-builder with a tiny system
+    stand_ins.py     stand-ins for virt-builder and its kin, for what fails
     showcase.py      the demo's repository
     report.py        steps, paragraphs and tables, for people
 

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import lzma
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Iterator, List, Optional, Tuple
 
@@ -104,6 +105,31 @@ def test_xz_has_blocks_that_tell_their_sizes(tmp_path: Path) -> None:
     assert found.uncompressed_size == len(image)
     # Flags of the first block: both sizes are given (xz format, 3.1.2).
     assert made[13] & 0xC0 == 0xC0
+
+
+def test_several_xz_share_the_processors(tmp_path: Path) -> None:
+    """More images than processors, large and small, known sizes or not."""
+    require('xz')
+    packer = Packer(2)
+    images = [
+        content(size, str(size)) for size in (3 * PART, PART, 5, 2 * PART, 9)
+    ]
+
+    def pack_one(number: int) -> bytes:
+        path = tmp_path / f'{number}'
+        image = images[number]
+        with open(path, 'wb') as output:
+            packer.pack(
+                [image], output, 'xz', lambda count: None,
+                len(image) if number % 2 else None,
+            )
+        return lzma.decompress(path.read_bytes())
+
+    try:
+        with ThreadPoolExecutor(5) as pool:
+            assert list(pool.map(pack_one, range(5))) == images
+    finally:
+        packer.close()
 
 
 def test_zeros_take_no_room(tmp_path: Path) -> None:
