@@ -23,7 +23,7 @@ from tests.lab import (
 from tests.lab.environments import kill
 from tests.lab.images import MIB, write_content
 from tests.lab.signing import Signing
-from tests.lab.small_disk import SmallDisk
+from tests.lab.small_disk import SmallDisk, fill
 from tests.lab.tool import Tool
 
 VMS = {'vm0': 'iscsi', 'vm1': 'other'}
@@ -514,12 +514,7 @@ def test_a_full_disk(
         tool.run('create', where, '--name', 'lab', '--version', 'v1')
         before = state_of(images)
         shutil.copy(forest['base'].path, images)
-        fill = images.parent / 'fill'
-        free = os.statvfs(images)
-        with open(fill, 'wb') as stream:
-            os.posix_fallocate(
-                stream.fileno(), 0, free.f_bavail * free.f_frsize - MIB
-            )
+        fill(disk, leave=MIB)
         said = tool.fail('create', where, '--compress', compress)
         assert 'no room left' in said
         assert 'Nothing was published' in said
@@ -527,7 +522,7 @@ def test_a_full_disk(
         assert before.items() <= after.items()
         assert set(after) - set(before) <= {'base.qcow2'}
         assert not list(images.rglob('.*.part'))
-        fill.unlink()
+        (disk.path / 'another').unlink()
         tool.run('create', where)
         tool.run('lint', where, '--deep')
 

@@ -12,7 +12,6 @@ from typing import Dict, List, Tuple
 
 import pytest
 
-from tests.lab.small_disk import SmallDisk, fill
 from tests.lab import (
     DiskImage, ImageSpec, LagoSandbox, Nginx, Publisher, flatten,
     guest_digest, make_forest, require, run,
@@ -23,7 +22,7 @@ from tests.lab.images import (
 )
 from tests.lab.publish import checksums
 from tests.lab.running import until
-from tests.lab.small_disk import SmallDisk
+from tests.lab.small_disk import SmallDisk, fill
 from tests.lab.tool import Tool
 
 #: The base has that many MiB of content, and the images change a half.

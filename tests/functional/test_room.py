@@ -16,7 +16,7 @@ import pytest
 
 from tests.lab import DiskImage, Finished, Publisher, require
 from tests.lab import run as run_tool
-from tests.lab.small_disk import SmallDisk
+from tests.lab.small_disk import SmallDisk, fill
 from tests.lab.world import World, check_leftovers, message_of
 
 KIB = 1024
@@ -123,14 +123,6 @@ def test_what_is_present_needs_no_room(
 def init_again(world: World) -> Finished:
     """Run ``lago init`` for another environment on the same store."""
     return world.box.init(str(world.root / 'second'), 'LagoInitFile')
-
-
-def fill(disk: SmallDisk, *, leave: int) -> None:
-    """Take the room on a disk, as another program may."""
-    facts = os.statvfs(disk.path)
-    size = facts.f_bavail * facts.f_frsize - leave
-    with open(disk.path / 'another', 'wb') as stream:
-        os.posix_fallocate(stream.fileno(), 0, size)
 
 
 def wait_for(path: Path) -> None:
