@@ -20,7 +20,7 @@ from ..core.publication import Draft, Wishes
 from ..transfer.ports import Progress
 from . import finding, indexing
 from .content import read_original
-from .finding import Found
+from .finding import File, Found
 from .indexing import Before
 from .options import Options
 from .packing import Packer, digest
@@ -111,14 +111,9 @@ class _Run:
             and known[file.path].identity == file.identity
             and known[file.path].image in before.images
         }
-        found = [
-            each for each in (
-                finding.examine(
-                    self._place.root, file, before.listed, self._faults
-                )
-                for file in files if file.path not in same
-            ) if each
-        ]
+        found = self._examine(
+            [file for file in files if file.path not in same], before
+        )
         found, touched = self._leave_out_touched(found, known, before)
         same.update(touched)
         self._tell_left_behind(found, same, known, before)
@@ -142,6 +137,23 @@ class _Run:
             dropped=before.dropped,
             read=sum(image.size or 0 for image in images),
         )
+
+    def _examine(
+        self, files: Sequence[File], before: Before
+    ) -> List[Found]:
+        """Look into what is new."""
+        examined = (
+            finding.examine(
+                self._place.root, file, before.listed, self._faults
+            ) for file in files
+        )
+        found = [each for each in examined if each]
+        if not found and before.body is None and not self._faults:
+            self._faults.append(
+                'there are no images in it: qcow2, or raw ones named *.img '
+                'or *.raw'
+            )
+        return found
 
     def _tell_left_behind(
         self, found: Sequence[Found], same: Mapping[str, Known],

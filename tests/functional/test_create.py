@@ -464,6 +464,17 @@ def test_all_that_is_in_the_way_is_told_at_once(
     tool.run('lint', admin, '--deep')
 
 
+def test_a_directory_without_images(tool: Tool, tmp_path: Path) -> None:
+    """Somebody has mistyped its name."""
+    images = tmp_path / 'images'
+    images.mkdir()
+    (images / 'notes.txt').write_text('No image.')
+    said = tool.fail('create', images, '--name', 'lab')
+    assert 'there are no images in it' in said
+    assert not (images / 'repo.metadata').exists()
+    assert 'has no name yet' in tool.fail('create', images)
+
+
 def test_an_image_that_is_being_written_is_refused(
     admin: Path, tool: Tool
 ) -> None:
