@@ -33,6 +33,12 @@ def name_files(
     for image in sorted(images, key=lambda one: one.ref):
         short = image.ref.short
         handle = _name_file(image, here.get(short), several=several)
+        if taken.get(handle, short) != short:
+            # Two images of the origin may have one file.
+            handle = posixpath.join(
+                PUBLISHED, image.ref.template, image.ref.version,
+                posixpath.basename(handle),
+            )
         if any(part.startswith('.') for part in handle.split('/')):
             faults.append(f'{short}: the name {image.handle} is hidden')
         if taken.setdefault(handle, short) != short:
@@ -47,12 +53,14 @@ def name_files(
 def _name_file(
     image: Image, known: Optional[Image], *, several: bool
 ) -> str:
+    if known is not None and is_there(image, known):
+        return known.handle
     handle = image.handle
     if handle.startswith(f'{PUBLISHED}/'):
         handle = handle[len(PUBLISHED) + 1:]
     if several:
         handle = f'{image.source}/{handle}'
-    if known is not None and not is_there(image, known):
+    if known is not None:
         # The file that others may be reading stays.
         mark = image.digest.value[:8] if image.digest else 'new'
         handle = posixpath.join(

@@ -42,13 +42,13 @@ def _with_base(
 ) -> Iterator[bytes]:
     head = b''
     needed = qcow2.HEAD_BYTES
-    for chunk in chunks:
-        head += chunk
-        if len(head) >= 512:
-            needed = qcow2.head_length(head[:512])
-        if len(head) >= needed:
-            break
     try:
+        for chunk in chunks:
+            head += chunk
+            if len(head) >= 512:
+                needed = qcow2.head_length(head[:512])
+            if len(head) >= needed:
+                break
         yield rebase_header(head[:needed], base, base_format) + head[needed:]
     except qcow2.BadHeader as error:
         raise errors.PublishError(path, [str(error)]) from None

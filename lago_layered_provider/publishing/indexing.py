@@ -11,7 +11,7 @@ from ..core import errors, index, index_writing
 from ..core.copies import PUBLISHED
 from ..core.entry import strip_suffix
 from ..core.index import Index, SourceSpec
-from ..core.model import Image, check_name
+from ..core.model import SUFFIXES, Image, Unknown, check_name
 from ..store import files as disk
 from .finding import File
 from .options import Options
@@ -131,12 +131,14 @@ class _Reading:
                 self.faults.append(
                     f'{image.ref.short} stands on {image.base}, whose '
                     f'published file is gone; bring it back, or remove '
-                    f'{image.file} as well'
+                    f'{image.handle} as well'
                 )
 
     def _sort(self, image: Image) -> None:
         short = image.ref.short
-        if image.handle.startswith(f'{PUBLISHED}/'):
+        if image.handle.startswith(f'{PUBLISHED}/') and not isinstance(
+            image.compression, Unknown
+        ):
             try:
                 size = os.path.getsize(self._place.path(image.file))
             except FileNotFoundError:
@@ -166,7 +168,7 @@ class _Reading:
 def write_index(
     place: Place, options: Options, before: Before, new: Sequence[Image]
 ) -> None:
-    """Replace the index and its signature, and remove what it dropped.
+    """Replace the index and its signature; remove what no index names.
 
     What says the same as before keeps its bytes, so that clients need not
     read it again.
@@ -189,11 +191,24 @@ def write_index(
         # Clients that demand signatures refuse an index that seems older.
         body = render(max(int(time.time()), before.timestamp))
     replace_index(place, body, before.body, options.key)
+    # Who has just read the old index still finds what it names; the next
+    # run removes that.
     place.remove_unlisted({
-        name for image in images.values() for name in (
-            image.file, *(image.handle + each for each in SIDECARS)
-        )
+        name for image in [*before.images.values(), *images.values()]
+        for name in _files_of(image)
     })
+
+
+def _files_of(image: Image) -> List[str]:
+    """Return the names that the files of an image may have."""
+    suffixes = list(SUFFIXES.values())
+    if not isinstance(image.compression, Unknown):
+        suffixes = [SUFFIXES[image.compression]]
+    plain = strip_suffix(image.handle)
+    return [
+        image.handle, *(plain + each for each in suffixes),
+        *(image.handle + each for each in SIDECARS),
+    ]
 
 
 def _our_source(options: Options, before: Before) -> SourceSpec:

@@ -183,8 +183,9 @@ class _Mirror:
     ) -> None:
         """Raise NotEnoughSpace before the first byte."""
         needed = sum(
-            max(0, (image.compressed_size or 0) - _here(
-                self._part(image, handles)
+            max(0, (image.compressed_size or 0) - max(
+                _here(self._part(image, handles)),
+                _here(self._target(image, handles)),
             )) for image, _ in todo
         )
         free = measure(self._place.root)[0]

@@ -101,7 +101,8 @@ class Place:
                 ) from None
             try:
                 for name in self._files():
-                    if name.endswith(_PART):
+                    # An image may be called so, too, but is not hidden.
+                    if re.search(r'/\.[^/]*\.part$', name):
                         files.remove_file(self.path(name))
                 yield
             finally:
@@ -166,14 +167,10 @@ class Place:
         return self.path(f'{PUBLISHED}/.originals.json')
 
     def _files(self) -> Iterator[str]:
-        """Yield the files below `published`, one directory deep or more."""
-        top = self.path(PUBLISHED)
-        for parent, _, names in os.walk(top):
+        """Yield the files below `published`."""
+        for parent, _, names in os.walk(self.path(PUBLISHED)):
             for name in names:
-                if parent != top:
-                    yield os.path.relpath(
-                        os.path.join(parent, name), self.root
-                    )
+                yield os.path.relpath(os.path.join(parent, name), self.root)
 
 
 def identify(path: str) -> str:

@@ -75,12 +75,22 @@ def test_hidden_names_are_refused(handle: str) -> None:
 
 
 def test_no_two_images_share_a_file() -> None:
-    faults: List[str] = []
     here = {'own:v1': replace(image('own'), handle='published/a.qcow2')}
+    assert names([image('a')], here) == {'a:v1': 'published/a/v1/a.qcow2'}
+    both = [image('a', 'x.qcow2'), image('b', 'x.qcow2')]
+    assert names(both, {}) == {
+        'a:v1': 'published/x.qcow2', 'b:v1': 'published/b/v1/x.qcow2',
+    }
+    faults: List[str] = []
+    here['too:v1'] = replace(image('too'), handle='published/a/v1/a.qcow2')
     name_files([image('a')], here, faults)
-    assert faults == [
-        'a:v1 and own:v1 would have the same file, published/a.qcow2'
-    ]
+    assert len(faults) == 1 and 'would have the same file' in faults[0]
+
+
+def test_what_is_there_keeps_its_name() -> None:
+    one = image('a')
+    here = {'a:v1': replace(one, handle='published/other/a.qcow2')}
+    assert names([one], here) == {'a:v1': 'published/other/a.qcow2'}
 
 
 @given(st.lists(
