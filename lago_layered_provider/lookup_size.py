@@ -13,11 +13,11 @@ A file that came whole with the first bytes is decoded, whatever its kind.
 
 from __future__ import annotations
 
-from typing import Callable, Dict, Optional, Union
+from typing import Optional, Union
 
-from .core import xz, xz_index, zstd
+from .core import block_map, xz, zstd
+from .core.block import Needed
 from .core.model import Unknown
-from .core.xz_index import Needed
 from .lookup_header import Head
 from .lookup_read import read_range
 from .transfer.decode import CorruptStream, make_decoder
@@ -29,24 +29,8 @@ TAIL_BYTES = 2**16
 #: A small file that grows beyond this is not decoded to be measured.
 MAX_DECODED_BYTES = 64 << 20
 
-#: Reads the last bytes of a file, given how many and of what size it is.
-Parse = Callable[[bytes, int], Union[int, Needed, None]]
-
-
-def _parse_xz(tail: bytes, total: int) -> Union[int, Needed, None]:
-    try:
-        found = xz_index.parse_index_tail(tail, total)
-    except xz.BadXz:
-        return None
-    return (
-        found.uncompressed_size if isinstance(found, xz_index.XzIndex)
-        else found
-    )
-
-
-_PARSERS: Dict[Union[str, None, Unknown], Parse] = {
-    'xz': _parse_xz, 'zst': zstd.parse_seek_table,
-}
+#: Whose end may say how large they get.
+_TELLING = ('xz', 'zst')
 
 
 class NoRange(Exception):
@@ -55,7 +39,7 @@ class NoRange(Exception):
 
 def has_tail(compression: Union[str, None, Unknown]) -> bool:
     """Tell whether the end of such a file may say how large it gets."""
-    return compression in _PARSERS
+    return compression in _TELLING
 
 
 def size_by_tail(
@@ -73,6 +57,7 @@ def size_by_tail(
         NoRange: the source only sends from the start.
         TransferError: it cannot be read.
     """
+    assert not isinstance(compression, Unknown)
     needed = min(total, TAIL_BYTES)
     while True:
         part = read_range(provider, path, total - needed, total)
@@ -81,9 +66,12 @@ def size_by_tail(
         # A file that was replaced meanwhile tells nothing of this one.
         if len(part.data) < needed:
             return None
-        found = _PARSERS[compression](part.data, total)
+        try:
+            found = block_map.read_map(compression, part.data, total)
+        except xz.BadXz:
+            return None
         if not isinstance(found, Needed):
-            return found
+            return found.image_size if found else None
         needed = found.bytes_needed
 
 

@@ -274,6 +274,7 @@ def fetch_missing(
             plan, providers, store,
             limits=fetch.Limits(
                 jobs=settings.jobs,
+                connections=settings.connections,
                 retries=settings.retries,
                 lock_timeout=settings.lock_timeout,
             ),

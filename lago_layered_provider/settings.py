@@ -30,10 +30,13 @@ class Settings:
     """How to work; times in seconds.
 
     Attributes:
+        jobs: layers that are worked on at the same time.
+        connections: open at the same time to one server.
         keyring: who may sign indexes; None: they need no signature.
     """
 
     jobs: int = 3
+    connections: int = 4
     retries: int = 5
     timeout: float = 30
     reserve: Reserve = Reserve(64 * 2**20)
@@ -138,6 +141,7 @@ def _yes_or_no(text: str) -> bool:
 
 _READERS: Dict[str, Callable[[str], Any]] = {
     'jobs': _number(1, int),
+    'connections': _number(1, int),
     'retries': _number(0, int),
     'timeout': _number(1, float),
     'reserve': _reserve,

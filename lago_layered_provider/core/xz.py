@@ -92,6 +92,12 @@ def parse_stream_header(data: bytes) -> int:
     return _parse_stream_flags(data[6:8])
 
 
+def make_stream_header(check: int) -> bytes:
+    """Return the header of a stream with that check id (2.1.1)."""
+    flags = bytes([0, check])
+    return _HEADER_MAGIC + flags + crc32(flags)
+
+
 def parse_stream_footer(data: bytes) -> Tuple[int, int]:
     """Return the check id and the size of the index in bytes (2.1.2).
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import List, Sequence, Tuple, Union
 
+from .block import Block, Needed
 from .xz import (
     BadXz,
     HEADER_BYTES,
@@ -40,13 +41,6 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Needed:
-    """More bytes must be known: `bytes_needed` in all, or even more."""
-
-    bytes_needed: int
-
-
-@dataclass(frozen=True)
 class Index:
     """The index of a stream; `size` is its length in the file, in bytes."""
 
@@ -55,21 +49,12 @@ class Index:
 
 
 @dataclass(frozen=True)
-class XzBlock:
-    """A block: where it is in the file, and in the uncompressed data."""
-
-    offset: int
-    size: int
-    uncompressed_offset: int
-    uncompressed_size: int
-
-
-@dataclass(frozen=True)
 class XzIndex:
-    """All blocks of a file of one stream, in order."""
+    """All blocks of a file of one stream, in order; `check` is its id."""
 
-    blocks: Tuple[XzBlock, ...]
+    blocks: Tuple[Block, ...]
     uncompressed_size: int
+    check: int
 
 
 def parse_index(data: bytes) -> Union[Index, Needed]:
@@ -134,7 +119,7 @@ def parse_index_tail(
         raise BadXz(f'more than {MAX_PADDING_BYTES} zeros at the end')
     if end < HEADER_BYTES:
         return _tail_needed(padding + 2 * HEADER_BYTES, len(tail), file_size)
-    _, index_size = parse_stream_footer(tail[end - HEADER_BYTES:end])
+    check, index_size = parse_stream_footer(tail[end - HEADER_BYTES:end])
     _needed(index_size)
     start = end - HEADER_BYTES - index_size
     if start < 0:
@@ -149,7 +134,7 @@ def parse_index_tail(
         raise BadXz('the xz index speaks of more than the file holds')
     if stream_size + padding < file_size:
         return None
-    return XzIndex(blocks, sum(block.uncompressed_size for block in blocks))
+    return XzIndex(blocks, sum(block.makes for block in blocks), check)
 
 
 def _tail_needed(size: int, have: int, file_size: int) -> Needed:
@@ -159,16 +144,15 @@ def _tail_needed(size: int, have: int, file_size: int) -> Needed:
     return Needed(min(max(size, have + 1), file_size))
 
 
-def _place_blocks(records: Sequence[Record]) -> Tuple[XzBlock, ...]:
+def _place_blocks(records: Sequence[Record]) -> Tuple[Block, ...]:
     blocks = []
-    offset, uncompressed_offset = HEADER_BYTES, 0
+    offset, position = HEADER_BYTES, 0
     for record in records:
         if record.unpadded_size < 5:
             raise BadXz('the xz index holds a block of no bytes')
-        blocks.append(XzBlock(
-            offset, record.total,
-            uncompressed_offset, record.uncompressed_size,
+        blocks.append(Block(
+            offset, record.total, position, record.uncompressed_size
         ))
         offset += record.total
-        uncompressed_offset += record.uncompressed_size
+        position += record.uncompressed_size
     return tuple(blocks)

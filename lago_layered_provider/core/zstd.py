@@ -17,7 +17,7 @@ from __future__ import annotations
 import struct
 from typing import Optional, Sequence, Tuple, Union
 
-from .xz_index import Needed
+from .block import Block, Needed
 
 FRAME_MAGIC = b'\x28\xb5\x2f\xfd'
 TABLE_MAGIC = 0x184D2A5E
@@ -61,8 +61,8 @@ def parse_content_size(head: bytes) -> Optional[int]:
 
 def parse_seek_table(
     tail: bytes, file_size: int
-) -> Union[int, Needed, None]:
-    """Return how many bytes all frames make, from the seek table.
+) -> Union[Tuple[Block, ...], Needed, None]:
+    """Return where the frames are that make something, in order.
 
     Args:
         tail: the end of the file, as much of it as is at hand.
@@ -89,12 +89,14 @@ def parse_seek_table(
     table = tail[-size:]
     if _TABLE_HEADER.unpack_from(table) != (TABLE_MAGIC, content):
         return None
-    entries = list(entry.iter_unpack(
-        table[_TABLE_HEADER.size:-_FOOTER.size]
-    ))
-    if sum(fields[0] for fields in entries) + size != file_size:
-        return None
-    return sum(int(fields[1]) for fields in entries)
+    blocks = []
+    offset = position = 0
+    for fields in entry.iter_unpack(table[_TABLE_HEADER.size:-_FOOTER.size]):
+        if fields[1]:
+            blocks.append(Block(offset, fields[0], position, fields[1]))
+        offset += fields[0]
+        position += fields[1]
+    return tuple(blocks) if offset + size == file_size else None
 
 
 def make_seek_table(frames: Sequence[Tuple[int, int]]) -> bytes:

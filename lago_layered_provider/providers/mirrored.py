@@ -94,8 +94,9 @@ class Mirrored:
         """
         history = self._histories.setdefault(path, _History())
         named, own = self._split(path, validator)
-        # A look-up joins nothing.
-        alone = history.alone and end is None
+        # A look-up joins nothing: it knows no state to go on from.
+        joined = end is None or validator is not None
+        alone = history.alone and joined
         order = self._order(path)
         if start and alone:
             order.sort(key=lambda place: place != named)
@@ -117,9 +118,9 @@ class Mirrored:
                 stream.close()
                 restarting.append(place)
                 continue
-            return self._opened(path, place, stream, end, failures)
+            return self._opened(path, place, stream, end, joined, failures)
         if restarting:
-            return self._begin_anew(path, restarting, end, failures)
+            return self._begin_anew(path, restarting, end, joined, failures)
         raise join_failures(failures)
 
     def _begin_anew(
@@ -127,6 +128,7 @@ class Mirrored:
         path: str,
         places: Sequence[int],
         end: Optional[int],
+        joined: bool,
         failures: Dict[int, TransferError],
     ) -> MirroredStream:
         """Open a file at 0, at one of the places that do not continue it."""
@@ -136,7 +138,7 @@ class Mirrored:
             except TransferError as error:
                 failures[place] = error
                 continue
-            return self._opened(path, place, stream, end, failures)
+            return self._opened(path, place, stream, end, joined, failures)
         raise join_failures(failures)
 
     def go_on(
@@ -147,12 +149,13 @@ class Mirrored:
         failures: Dict[int, TransferError],
         *,
         end: Optional[int],
+        joined: bool,
     ) -> Optional[Tuple[int, Stream]]:
         """Continue a file that broke off, at a place that has not failed.
 
         See `mirrored_stream.GoOn`.
         """
-        alone = self._histories[path].alone and end is None
+        alone = self._histories[path].alone and joined
         for place in () if alone else self._order(path):
             if place in failures:
                 continue
@@ -165,7 +168,8 @@ class Mirrored:
                 continue
             same = total is None or stream.total in (None, total)
             if stream.start == position and same:
-                self._note_use(path, place, position, end)
+                if joined:
+                    self._note_use(path, place, position, end)
                 self._went_on(path, failures, place)
                 return place, stream
             stream.close()
@@ -175,11 +179,15 @@ class Mirrored:
             )
         return None
 
-    def reject(self, path: str) -> bool:
+    def is_alone(self, path: str) -> bool:
+        """Tell whether all of a file must come from one place."""
+        return self._histories.setdefault(path, _History()).alone
+
+    def reject(self, path: str, old: bool) -> bool:
         """Learn that a file was wrong; tell whether to fetch it anew."""
         history = self._histories.setdefault(path, _History())
         history.alone = True
-        if len(history.used) > 1:
+        if old or len(history.used) > 1:
             return True
         history.wrong |= history.used
         return len(history.wrong) < len(self._places)
@@ -202,12 +210,16 @@ class Mirrored:
         place: int,
         stream: Stream,
         end: Optional[int],
+        joined: bool,
         failures: Dict[int, TransferError],
     ) -> MirroredStream:
-        self._note_use(path, place, stream.start, end)
+        self._latest[path] = place
+        if joined:
+            self._note_use(path, place, stream.start, end)
         self._went_on(path, failures, place)
         return MirroredStream(
-            functools.partial(self.go_on, path, end=end), place, stream,
+            functools.partial(self.go_on, path, end=end, joined=joined),
+            place, stream,
             self._name(path, place, stream.validator),
         )
 
@@ -215,10 +227,10 @@ class Mirrored:
         self, path: str, place: int, start: int, end: Optional[int]
     ) -> None:
         self._latest[path] = place
-        if end is not None:
-            return  # a look-up: nobody joins that
         history = self._histories[path]
-        if start == 0:
+        if end is not None:
+            history.used = history.used | {place}
+        elif start == 0:
             history.used = {place}
         else:
             history.used = (history.used or {UNKNOWN}) | {place}

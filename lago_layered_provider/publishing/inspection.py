@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import (
-    Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar, Union,
+    Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar,
 )
 
 from .. import lookup, lookup_header, lookup_read, lookup_size
 from ..core import (
-    entry, errors, index, model, qcow2, qcow2_peek, sidecar, xz, xz_index,
+    block_map, entry, errors, index, model, qcow2, qcow2_peek, sidecar, xz,
     zstd,
 )
+from ..core.block import Needed
 from ..core.lint import Finding
 from ..core.lint_seen import MirrorFile, Seen
 from ..core.model import Digest, Image, Unknown
-from ..core.xz_index import Needed
 from ..index_reading import try_again
 from ..lookup_header import Head
 from ..transfer.ports import Provider
@@ -196,9 +196,8 @@ class Inspector:
         assert not isinstance(image.compression, Unknown)
         if head.is_whole:
             return lookup_size.size_of_whole(image.compression, head), None
-        if total is None or image.compression not in _ENDS:
+        if total is None or not lookup_size.has_tail(image.compression):
             return None, None
-        parse = _ENDS[image.compression]
         needed = min(total, lookup_size.TAIL_BYTES)
         while True:
             part = self._ask(lambda: lookup_read.read_range(
@@ -206,17 +205,19 @@ class Inspector:
             ))
             if part.start != total - needed or len(part.data) < needed:
                 return None, None
-            found = parse(part.data, total)
+            found = block_map.read_map(image.compression, part.data, total)
             if not isinstance(found, Needed):
                 break
             needed = found.bytes_needed
-        if found == (None, None) and image.compression == 'zst':
+        if found is not None:
+            return found.image_size, len(found.blocks)
+        if image.compression == 'zst':
             # One frame that says how much it makes has no other after it,
             # if that is all of the image.
             made = zstd.parse_content_size(head.file)
             whole = made is not None and made == image.size
             return None, 1 if whole else None
-        return found
+        return None, None
 
     def _ask_mirror(self, image: Image, mirror: Place) -> MirrorFile:
         if mirror.name in self._dead:
@@ -264,28 +265,3 @@ def _sidecar_fault(image: Image, kind: str, fault: str) -> Finding:
     return Finding(
         f'sidecar-{kind}', f'its sidecar .{kind}: {fault}', image.ref.short
     )
-
-
-Found = Tuple[Optional[int], Optional[int]]
-
-
-def _parse_xz(tail: bytes, total: int) -> Union[Found, Needed]:
-    found = xz_index.parse_index_tail(tail, total)
-    if isinstance(found, xz_index.XzIndex):
-        return found.uncompressed_size, len(found.blocks)
-    return found or (None, None)
-
-
-def _parse_zst(tail: bytes, total: int) -> Union[Found, Needed]:
-    found = zstd.parse_seek_table(tail, total)
-    if isinstance(found, Needed):
-        return found
-    if found is None:
-        return None, None
-    # The footer begins with the number of frames; see `core.zstd`.
-    return found, int.from_bytes(tail[-9:-5], 'little')
-
-
-_ENDS: Dict[str, Callable[[bytes, int], Union[Found, Needed]]] = {
-    'xz': _parse_xz, 'zst': _parse_zst,
-}

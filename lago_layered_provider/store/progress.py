@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 from ..core import errors, model
+from ..core.block import Block
 from ..core.record import Record, is_count, parse_record
 from . import files, layout
 
@@ -23,6 +24,7 @@ class Progress:
         produced: bytes of the image that were made of what lies before it.
         preamble: what a decompressor must know to begin there.
         verified: set when the image is complete and proven.
+        ahead: blocks that are done beyond `consumed`.
     """
 
     identity: str
@@ -31,6 +33,7 @@ class Progress:
     produced: int = 0
     preamble: bytes = b''
     verified: Optional[Record] = None
+    ahead: Tuple[Block, ...] = ()
 
     def to_json(self) -> Dict[str, Any]:
         """Return the progress as JSON's values."""
@@ -41,6 +44,10 @@ class Progress:
             'produced': self.produced,
             'preamble': self.preamble.hex(),
             'verified': self.verified and self.verified.to_json(),
+            'ahead': [
+                [block.offset, block.size, block.at, block.makes]
+                for block in self.ahead
+            ],
         }
 
 
@@ -78,12 +85,20 @@ def read_progress(paths: layout.Layout, name: str) -> Optional[Progress]:
         return None
     try:
         preamble = bytes.fromhex(str(value.get('preamble')))
-    except ValueError:
+        ahead = tuple(map(_parse_block, value.get('ahead') or ()))
+    except (ValueError, TypeError):
         return None
     return Progress(
         identity, validator, int(str(consumed)), int(str(produced)),
-        preamble, verified,
+        preamble, verified, ahead,
     )
+
+
+def _parse_block(value: Any) -> Block:
+    offset, size, at, makes = value
+    if not all(map(is_count, (offset, size, at, makes))):
+        raise ValueError('a block that is no numbers of bytes')
+    return Block(offset, size, at, makes)
 
 
 def write_progress(
@@ -110,25 +125,49 @@ def read_partial(
     disk = files.disk_bytes(paths.staged(name))
     if progress is None or identity not in (None, progress.identity):
         return model.Partial(0, disk) if disk else None
-    spooled = 0
+    fetched = progress.consumed
     if progress.verified is None:
-        try:
-            spooled = os.stat(paths.spool(name, progress.consumed)).st_size
-        except OSError:
-            spooled = 0
-    fetched = progress.consumed + spooled
+        ranges = [(block.offset, block.size) for block in progress.ahead]
+        ranges += spool_sizes(paths, name).items()
+        fetched += _count(ranges, progress.consumed)
     return model.Partial(fetched, disk) if fetched or disk else None
+
+
+def _count(ranges: Iterable[Tuple[int, int]], start: int) -> int:
+    """Return how many bytes from `start` on lie in any of the ranges."""
+    count = 0
+    for offset, size in sorted(ranges):
+        begin = max(start, offset)
+        start = max(start, offset + size)
+        count += start - begin if start > begin else 0
+    return count
+
+
+def spool_sizes(paths: layout.Layout, name: str) -> Dict[int, int]:
+    """Return the bytes in each spool of an image, by where it begins."""
+    sizes = {}
+    for entry in _list_spools(paths, name):
+        with contextlib.suppress(FileNotFoundError):
+            size = os.stat(os.path.join(paths.partial, entry)).st_size
+            sizes[int(entry.split('.')[-2])] = size
+    return sizes
+
+
+def _list_spools(paths: layout.Layout, name: str) -> List[str]:
+    try:
+        entries = os.listdir(paths.partial)
+    except FileNotFoundError:
+        return []
+    return [entry for entry in entries if paths.is_spool(name, entry)]
 
 
 def remove_spools(
     paths: layout.Layout, name: str, *, keep: Optional[int] = None
 ) -> None:
     """Remove an image's spools, but for the one that begins at `keep`."""
-    for entry in os.listdir(paths.partial):
+    for entry in _list_spools(paths, name):
         path = os.path.join(paths.partial, entry)
-        if paths.is_spool(name, entry) and (
-            keep is None or path != paths.spool(name, keep)
-        ):
+        if keep is None or path != paths.spool(name, keep):
             files.remove_file(path)
 
 

@@ -7,7 +7,8 @@ only begin again at a checkpoint. After a kill the staged file is cut back to
 the checkpoint and the spool is fed in once more; nothing is fetched twice.
 
 All files are named in the package's docstring. A stage is used by one thread,
-which holds the image's lock.
+which holds the image's lock; where a file can be had block by block, `blocks`
+takes these in any order, from several threads.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Iterator, Optional
 from ..core import errors, qcow2
 from ..core.record import Record
 from . import files, layout, progress, sparse, spool
+from .blocks import Blocks
 
 READ_BYTES = 2**20
 
@@ -48,7 +50,7 @@ class Stage:
                 found = progress.read_progress(paths, name)
                 if found is not None and self._can_use(found):
                     self._progress = found
-                    self.resume()
+                    self._position = found.produced
                 else:
                     self.reset()
             except BaseException:
@@ -65,10 +67,45 @@ class Stage:
         """The record of a complete and proven image; only commit is left."""
         return self._progress.verified
 
-    def resume(self) -> progress.Resume:
-        """Go back to the last checkpoint; may be called again and again."""
+    @property
+    def begun(self) -> bool:
+        """Whether something is left of an earlier transfer."""
         now = self._progress
         with files.disk_errors(self._paths.root):
+            return bool(
+                now.consumed or now.ahead
+                or any(progress.spool_sizes(self._paths, self.name).values())
+            )
+
+    @property
+    def validator(self) -> Optional[str]:
+        """The state of the file on the server that all is of."""
+        return self._progress.validator
+
+    def by_blocks(self, size: int) -> Blocks:
+        """Take blocks in any order from now on, until `finish`.
+
+        Args:
+            size: of the whole image in bytes.
+        """
+        self._spool.close()
+        with files.disk_errors(self._paths.root):
+            os.ftruncate(self._fd, size)
+        self._position = size
+        return Blocks(
+            self._paths, self.name, self._fd, self._progress, self._save
+        )
+
+    def resume(self) -> progress.Resume:
+        """Go back to the last checkpoint; may be called again and again.
+
+        Blocks that are done beyond it are forgotten.
+        """
+        now = self._progress
+        with files.disk_errors(self._paths.root):
+            if now.ahead:
+                now = replace(now, ahead=())
+                self._save(now)
             if now.verified is None:
                 os.ftruncate(self._fd, now.produced)
                 self._spool.open(now.consumed)
@@ -146,8 +183,7 @@ class Stage:
             if os.fstat(self._fd).st_size < self._position:
                 os.ftruncate(self._fd, self._position)
             self._spool.branch(consumed)
-            progress.write_progress(self._paths, self.name, now)
-            self._progress = now
+            self._save(now)
             if consumed > before:
                 self._spool.open(consumed)
 
@@ -189,8 +225,7 @@ class Stage:
             # What says "verified" must not reach the disk before the bytes.
             os.fsync(self._fd)
             self._keep_head(record)
-            progress.write_progress(self._paths, self.name, done)
-            self._progress = done
+            self._save(done)
             self._spool.remove()
 
     def reset(self) -> None:
@@ -198,8 +233,7 @@ class Stage:
         with files.disk_errors(self._paths.root):
             self._forget()
             os.ftruncate(self._fd, 0)
-            self._progress = progress.Progress(self._identity)
-            progress.write_progress(self._paths, self.name, self._progress)
+            self._save(progress.Progress(self._identity))
             self._spool.open(0)
         self._position = 0
 
@@ -219,13 +253,18 @@ class Stage:
         if fd >= 0:
             os.close(fd)
 
+    def _save(self, now: progress.Progress) -> None:
+        progress.write_progress(self._paths, self.name, now)
+        self._progress = now
+
     def _can_use(self, found: progress.Progress) -> bool:
         """Tell whether a state belongs to this image and to its file."""
         size = os.fstat(self._fd).st_size
         if found.identity != self._identity:
             return False
         if found.verified is None:
-            return found.produced <= size
+            ends = [block.until for block in found.ahead]
+            return max(found.produced, *ends, 0) <= size
         kept = os.path.exists(self._paths.head(self.name))
         return found.verified.size == found.produced == size and (
             kept or found.verified.backing is None

@@ -17,7 +17,8 @@ from typing import Dict, List, Mapping, Optional, Set
 from ..core import errors
 from ..core.plan import Layer, Plan
 from .fetch import Fetcher, Limits
-from .ports import Progress, Provider, Store
+from .ports import Progress, Provider
+from .store_ports import Store
 
 #: Seconds that a stopped transfer waits for its threads; they are daemons.
 STOP_SECONDS = 5
@@ -83,7 +84,10 @@ class _Work:
         self._limits = limits
         self._progress = progress
         self._lock = threading.Lock()
-        self._waiting = list(plan.missing)
+        # The largest first, so that none of them is left alone at the end.
+        self._waiting = sorted(
+            plan.missing, key=lambda layer: layer.fetch or 0, reverse=True
+        )
         missing = {layer.name for layer in plan.missing}
         self._visible: Set[str] = {
             layer.name for layer in plan.layers if layer.name not in missing

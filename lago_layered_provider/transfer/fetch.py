@@ -1,41 +1,52 @@
 """Bring one layer to where it only has to be made visible.
 
-Receive, try again while that can help, verify, and mark it as verified; all
-of it under the image's lock, which is given back at the end.
+Receive it, block by block where its file can be had so (`block_receiver`),
+else in one go (`streaming`); verify, and mark it as verified; all of it under
+the image's lock, which is given back at the end.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import threading
 import time
 from dataclasses import dataclass
-from typing import Mapping, Optional, Set, Tuple
+from typing import Mapping, Optional, Tuple
 
 from ..core import errors
-from ..core.model import Digest
+from ..core.model import Digest, Image
 from ..core.plan import Layer, Plan
 from ..core.record import Record
-from .decode import BlockPool
-from .ports import Mirrors, Progress, Provider, Stage, Store, Stream
-from .receive import Receiver
+from . import checking
+from .block_receiver import BlockReceiver, FileChanged
+from .connections import Connections
+from .mapping import Mapped, find_map
+from .ports import Mirrors, Progress, Provider
+from .retries import Retries
+from .shared import Shared
+from .store_ports import Stage, Store
+from .streaming import Streaming
 from .verify import verify_staged
 
-READ_BYTES = 2**18
-
-FIRST_PAUSE_SECONDS = 0.5
-LONGEST_PAUSE_SECONDS = 30
-
-#: A connection that breaks after that much is not counted as one in a row.
-PROGRESS_BYTES = 2**20
+#: A file that changes again while it is fetched is fetched in one go.
+BLOCK_TRIES = 2
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How hard to try; `lock_timeout` in seconds."""
+    """How hard to try.
+
+    Attributes:
+        jobs: layers that are worked on at the same time.
+        connections: open at the same time to one server.
+        retries: failures of one layer in a row that are forgiven.
+        lock_timeout: in seconds.
+    """
 
     jobs: int
+    connections: int
     retries: int
     lock_timeout: float
 
@@ -55,15 +66,18 @@ class Fetcher:
         limits: Limits,
         progress: Progress,
     ) -> None:
-        self.cancelled = threading.Event()
         self._plan = plan
         self._providers = providers
         self._store = store
         self._limits = limits
         self._progress = progress
-        self._lock = threading.Lock()
-        self._streams: Set[Stream] = set()
-        self._pool = BlockPool()
+        processors = len(os.sched_getaffinity(0))
+        self._shared = Shared(
+            limits.connections, limits.retries, progress,
+            room=threading.Semaphore(limits.connections + 2 * processors),
+        )
+        self.cancelled = self._shared.cancelled
+        self._connections = Connections(limits.connections)
         for provider in providers.values():
             if isinstance(provider, Mirrors):
                 provider.tell = progress.note
@@ -71,14 +85,12 @@ class Fetcher:
     def stop(self) -> None:
         """Make all fetches end soon; what they have received is kept."""
         self.cancelled.set()
-        with self._lock:
-            streams = list(self._streams)
-        for stream in streams:
-            stream.abort()
+        self._shared.streams.abort()
 
     def close(self) -> None:
         """Give back what all fetches share."""
-        self._pool.close()
+        self._connections.close()
+        self._shared.pool.close()
 
     def fetch(self, layer: Layer) -> None:
         """Bring a layer into its stage and verify it there.
@@ -99,11 +111,10 @@ class Fetcher:
         ) as stage:
             if stage is None or stage.verified is not None:
                 return
-            resume = stage.resume()
-            old = resume.consumed + resume.spooled > 0
+            old = stage.begun
             while True:
                 try:
-                    self._fill(layer, provider, stage)
+                    self._fill(layer, image, provider, stage)
                     return
                 except (errors.VerifyError, errors.UnsafeImage) as error:
                     if not can_differ(provider, image.file, old):
@@ -114,92 +125,94 @@ class Fetcher:
                     old = False
 
     def _fill(
-        self, layer: Layer, provider: Provider, stage: Stage
+        self, layer: Layer, image: Image, provider: Provider, stage: Stage
     ) -> None:
         """Receive and verify an image, from where the stage stands on."""
-        image = layer.image
-        assert image is not None
-        location = provider.locate(image.file)
-        with contextlib.closing(
-            Receiver(image, stage, location, self._pool)
-        ) as receiver:
-            total = image.compressed_size or image.size
-            self._progress.begin(layer.name, total, receiver.offset)
-            self._receive(layer, provider, receiver)
-            self._verify(layer, stage, receiver)
+        digests = self._fetch_blocks(layer.name, image, provider, stage)
+        if digests is None:
+            digests = Streaming(
+                layer.name, image, provider, self._shared, self._connections
+            ).receive(stage)
+        self._verify(layer, image, stage, digests)
 
-    def _receive(
-        self, layer: Layer, provider: Provider, receiver: Receiver
-    ) -> None:
-        failures = 0
-        while True:
-            before = receiver.offset
+    def _fetch_blocks(
+        self, name: str, image: Image, provider: Provider, stage: Stage
+    ) -> Optional[Tuple[Digest, ...]]:
+        """Receive an image by blocks; None where it has to be one go."""
+        if isinstance(provider, Mirrors) and provider.is_alone(image.file):
+            return None
+        for _ in range(BLOCK_TRIES):
+            mapped = self._find_map(name, image, provider, stage.validator)
+            if mapped is None:
+                return None
+            checking.check_size(
+                image, mapped.map.image_size, provider.locate(image.file)
+            )
+            if mapped.changed:
+                stage.reset()
             try:
-                self._pull(layer, provider, receiver)
-                return
+                return self._receive_blocks(
+                    name, image, provider, stage, mapped
+                )
+            except FileChanged:
+                stage.reset()
+        return None
+
+    def _find_map(
+        self,
+        name: str,
+        image: Image,
+        provider: Provider,
+        validator: Optional[str],
+    ) -> Optional[Mapped]:
+        retries = Retries(self._limits.retries, 0)
+        while True:
+            try:
+                return find_map(
+                    provider, image, validator, self._shared.streams
+                )
             except errors.TransferError as error:
-                if self.cancelled.is_set():
-                    raise errors.Cancelled('stopped') from None
-                if receiver.offset - before >= PROGRESS_BYTES:
-                    failures = 0
-                failures += 1
-                if not error.retryable or failures > self._limits.retries:
-                    raise
-                self._pause(layer, error, failures)
+                self._shared.check()
+                seconds = retries.next_pause(error, 0)
+                self._progress.note(
+                    f'{name}: {error.reason}; {retries.describe(seconds)}'
+                )
+                self._shared.pause(seconds)
 
-    def _pause(
-        self, layer: Layer, error: errors.TransferError, failures: int
-    ) -> None:
-        seconds = max(
-            error.retry_after or 0,
-            FIRST_PAUSE_SECONDS * 2 ** (failures - 1),
-        )
-        seconds = min(seconds, LONGEST_PAUSE_SECONDS)
-        self._progress.note(
-            f'{layer.name}: {error.reason}; trying again in {seconds:.1f} s '
-            f'({failures} of {self._limits.retries})'
-        )
-        if self.cancelled.wait(seconds):
-            raise errors.Cancelled('stopped')
-
-    def _pull(
-        self, layer: Layer, provider: Provider, receiver: Receiver
-    ) -> None:
-        """Receive over one connection, to the end of the file."""
-        assert layer.image is not None
-        stream = provider.open(
-            layer.image.file,
-            start=receiver.offset,
-            validator=receiver.validator,
-        )
-        receiver.location = provider.locate(layer.image.file)
-        with self._lock:
-            self._streams.add(stream)
+    def _receive_blocks(
+        self,
+        name: str,
+        image: Image,
+        provider: Provider,
+        stage: Stage,
+        mapped: Mapped,
+    ) -> Optional[Tuple[Digest, ...]]:
         try:
-            receiver.accept(stream)
-            while True:
-                if self.cancelled.is_set():
-                    raise errors.Cancelled('stopped')
-                chunk = stream.read(READ_BYTES)
-                if not chunk:
-                    return
-                receiver.feed(chunk)
-                self._progress.advance(layer.name, len(chunk))
-        finally:
-            with self._lock:
-                self._streams.discard(stream)
-            stream.close()
+            receiver = BlockReceiver(
+                name, image, provider, stage.by_blocks(
+                    mapped.map.image_size
+                ), mapped, self._shared,
+            )
+        except ValueError:
+            return None  # what is here was not received by blocks
+        with contextlib.closing(receiver):
+            self._progress.begin(
+                name, mapped.map.file_size, receiver.received
+            )
+            with self._connections.serving(provider, image.file, receiver):
+                return receiver.wait()
 
     def _verify(
-        self, layer: Layer, stage: Stage, receiver: Receiver
+        self,
+        layer: Layer,
+        image: Image,
+        stage: Stage,
+        digests: Tuple[Digest, ...],
     ) -> None:
-        assert layer.image is not None
         base = self._plan.layer(layer.base) if layer.base else None
-        url = self._providers[layer.name].locate(layer.image.file)
-        receiver.location = url
-        digests = receiver.finish()
+        url = self._providers[layer.name].locate(image.file)
         verified = verify_staged(
-            layer.image, layer.base_image, stage,
+            image, layer.base_image, stage,
             url=url,
             base_virtual_size=self._virtual_size(base) if base else None,
         )
@@ -210,10 +223,10 @@ class Fetcher:
             size=stage.size,
             virtual_size=verified.virtual_size,
             backing=layer.base,
-            digests=_merge(layer.image.digests, digests),
+            digests=_merge(image.digests, digests),
             url=url,
             time=time.time(),
-            published=layer.image.timestamp,
+            published=image.timestamp,
         ))
 
     def _virtual_size(self, base: Layer) -> Optional[int]:
@@ -232,7 +245,7 @@ def can_differ(provider: Provider, path: str, old: bool) -> bool:
             damaged that.
     """
     if isinstance(provider, Mirrors):
-        return provider.reject(path)
+        return provider.reject(path, old)
     return old
 
 

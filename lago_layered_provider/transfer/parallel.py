@@ -15,7 +15,7 @@ import os
 import queue
 from collections import deque
 from dataclasses import dataclass
-from typing import Deque, Iterable, Iterator, Optional
+from typing import Callable, Deque, Iterable, Iterator, Optional
 
 from .decoders import Checkpoint
 from .units import PIECE_BYTES, CorruptStream, Unit
@@ -88,6 +88,10 @@ class BlockPool:
         running.future.add_done_callback(
             lambda _: self._buffers.put(running.buffer)
         )
+
+    def run(self, function: Callable[[], None]) -> None:
+        """Call a function in one of the threads; it must not raise."""
+        self._threads.submit(function)
 
     def close(self) -> None:
         """Let the threads end; they finish the block they are at."""

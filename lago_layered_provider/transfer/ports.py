@@ -1,22 +1,9 @@
-"""What the transfer needs of a source and of the store, and no more."""
+"""What the transfer needs of a source, and whom it tells how far it is."""
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
-from typing import (
-    Any,
-    Callable,
-    ContextManager,
-    Iterator,
-    Mapping,
-    Optional,
-    Protocol,
-    runtime_checkable,
-)
-
-from ..core.model import Stored
-from ..core.record import Record
+from typing import Callable, Optional, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -90,12 +77,18 @@ class Mirrors(Protocol):
 
     tell: Callable[[str], None]
 
-    def reject(self, path: str) -> bool:
+    def reject(self, path: str, old: bool) -> bool:
         """Learn that the bytes of a file are wrong.
+
+        Args:
+            old: an earlier run has left some of them.
 
         Returns:
             whether others can be had when it is fetched anew.
         """
+
+    def is_alone(self, path: str) -> bool:
+        """Tell whether all of a file must come from one place."""
 
 
 class Progress(Protocol):
@@ -115,109 +108,3 @@ class Progress(Protocol):
 
     def note(self, text: str) -> None:
         """Something that people should know, such as a retry."""
-
-
-class Resume(Protocol):
-    """Where a stage goes on, in bytes; see `store.progress.Resume`."""
-
-    @property
-    def validator(self) -> Optional[str]:
-        """The state of the file at its source."""
-
-    @property
-    def consumed(self) -> int:
-        """Offset in the file at its source of the last checkpoint."""
-
-    @property
-    def produced(self) -> int:
-        """Bytes of the image that were made of what lies before it."""
-
-    @property
-    def preamble(self) -> bytes:
-        """What a decoder must know to begin there."""
-
-    @property
-    def spooled(self) -> int:
-        """Bytes from `consumed` on that need not be fetched again."""
-
-
-class Stage(Protocol):
-    """One image being received; `store.staging.Stage` says more."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of the image that were written."""
-
-    @property
-    def verified(self) -> Optional[Record]:
-        """Set when only the commit is left."""
-
-    def resume(self) -> Resume:
-        """Go back to the last checkpoint."""
-
-    def replay(self) -> Iterator[bytes]:
-        """Return the bytes before the checkpoint, for the digest."""
-
-    def spooled_chunks(self) -> Iterator[bytes]:
-        """Return the bytes received since the checkpoint."""
-
-    def spool(self, data: bytes) -> None:
-        """Keep bytes of the file at its source as they came."""
-
-    def checkpoint(
-        self,
-        consumed: int,
-        produced: int,
-        validator: Optional[str],
-        *,
-        preamble: bytes = b'',
-    ) -> None:
-        """Say what was made of the bytes received."""
-
-    def write(self, data: bytes) -> None:
-        """Append to the image."""
-
-    def finish(self) -> None:
-        """Give the image its final size."""
-
-    def head(self, length: int) -> bytes:
-        """Return the image's first bytes."""
-
-    def mark_verified(self, record: Record) -> None:
-        """Say that the image is complete and proven."""
-
-    def reset(self) -> None:
-        """Forget what was received and begin anew."""
-
-    def discard(self) -> None:
-        """Remove all of it."""
-
-
-class Store(Protocol):
-    """Where images are received and made visible."""
-
-    def find(self, name: str) -> Optional[Stored]:
-        """Return a visible image, None when it is not there."""
-
-    def stage(
-        self,
-        name: str,
-        *,
-        identity: str,
-        cancelled: threading.Event,
-        timeout: float,
-        waiting: Callable[[str], None],
-    ) -> ContextManager[Optional[Stage]]:
-        """Lock an image and give the place to receive it, or None."""
-
-    def commit(
-        self,
-        name: str,
-        *,
-        base: Optional[str],
-        metadata: Mapping[str, Any],
-        cancelled: threading.Event,
-        timeout: float,
-        waiting: Callable[[str], None],
-    ) -> object:
-        """Make a verified image visible."""

@@ -7,13 +7,15 @@ last place where a decoder can start again.
 
 from __future__ import annotations
 
-from typing import Callable, Dict, Iterator, Optional, Tuple
+from typing import Callable, Iterator, Optional, Tuple
 
 from ..core import errors
 from ..core.model import Digest, Image, Unknown
+from . import checking
 from .decode import BlockPool, CorruptStream, make_decoder
 from .digester import Digester
-from .ports import Stage, Stream
+from .ports import Stream
+from .store_ports import Stage
 
 #: A checkpoint of a plain file costs a small write: not after every chunk.
 CHECKPOINT_BYTES = 4 * 2**20
@@ -35,7 +37,7 @@ class Receiver:
         self._stage = stage
         self._pool = pool
         self.location = location
-        self._algorithms = _algorithms(image)
+        self._algorithms = checking.algorithms(image)
         self._begin()
 
     def _begin(self) -> None:
@@ -82,18 +84,7 @@ class Receiver:
         Raises:
             SizeMismatch: the file has another size than announced.
         """
-        expected = self._image.compressed_size
-        if expected is None and self._image.compression is None:
-            expected = self._image.size
-        if None not in (stream.total, expected) and stream.total != expected:
-            raise errors.SizeMismatch(
-                str(self._image.ref), what=f'size of {self.location}',
-                expected=f'{expected} bytes', found=f'{stream.total} bytes',
-                hint=(
-                    'The index and the file do not belong together; the '
-                    'repository may be in the middle of an update.'
-                ),
-            )
+        checking.check_total(self._image, stream.total, self.location)
         if stream.start != self.offset:
             self.restart()
         self.validator = stream.validator
@@ -120,24 +111,9 @@ class Receiver:
         except CorruptStream as error:
             raise self._damaged(error) from None
         self._stage.finish()
-        image = self._image
-        if image.size is not None and self.produced != image.size:
-            raise self._wrong_size(f'{self.produced} bytes')
+        checking.check_size(self._image, self.produced, self.location)
         digests = self._digester.finish()
-        announced = image.digest
-        for digest in digests:
-            if announced and digest.algorithm == announced.algorithm:
-                if digest != announced:
-                    raise errors.DigestMismatch(
-                        str(image.ref), what=f'{digest.algorithm} of the '
-                        f'image from {self.location}',
-                        expected=announced.value, found=digest.value,
-                        hint=(
-                            'The download was damaged or the repository '
-                            'changed; it was not kept. If it happens again, '
-                            'tell the admin of the repository.'
-                        ),
-                    )
+        checking.check_digests(self._image, digests, self.location)
         return digests
 
     def _write(self, chunk: bytes) -> None:
@@ -149,7 +125,9 @@ class Receiver:
             for data in decode():
                 self._hash(data)
                 if limit is not None and self.produced > limit:
-                    raise self._wrong_size('more than that')
+                    raise checking.wrong_size(
+                        self._image, 'more than that', self.location
+                    )
                 self._stage.write(data)
         except CorruptStream as error:
             raise self._damaged(error) from None
@@ -174,27 +152,5 @@ class Receiver:
                 preamble=point.preamble,
             )
 
-    def _wrong_size(self, found: str) -> errors.SizeMismatch:
-        return errors.SizeMismatch(
-            str(self._image.ref),
-            what=f'size of the uncompressed image from {self.location}',
-            expected=f'{self._image.size} bytes', found=found,
-            hint='It was not kept; tell the admin of the repository.',
-        )
-
     def _damaged(self, error: Exception) -> errors.DamagedImage:
-        return errors.DamagedImage(
-            str(self._image.ref), what=self.location,
-            expected=f'a whole {self._compression} file', found=str(error),
-            hint='It was not kept; tell the admin of the repository.',
-        )
-
-
-def _algorithms(image: Image) -> Tuple[str, ...]:
-    """The digest to check, and the sha1 that Lago keeps beside an image."""
-    announced: Dict[str, None] = {}
-    if image.digest:
-        announced[image.digest.algorithm] = None
-    if 'sha1' not in {digest.algorithm for digest in image.digests}:
-        announced['sha1'] = None
-    return tuple(announced)
+        return checking.damaged(self._image, error, self.location)

@@ -169,5 +169,6 @@ class Unit:
     def _decompress(self, data: bytes) -> bytes:
         try:
             return self._raw.decompress(data, PIECE_BYTES)
-        except self._error as error:
+        # EOFError: more was fed than the unit takes.
+        except (self._error, EOFError) as error:
             raise CorruptStream(f'damaged data: {error}') from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import List, Optional
 
 from ..core import xz, xz_index
+from ..core.block import Needed
 from .decoders import Checkpoint, MemberDecoder
 from .units import CorruptStream, Unit, open_xz
 
@@ -90,7 +91,7 @@ class XzDecoder(MemberDecoder):
             return False
         data = bytes(self._pending)
         index = xz_index.parse_index(data)
-        if isinstance(index, xz_index.Needed):
+        if isinstance(index, Needed):
             self._index_bytes = index.bytes_needed
             return False
         end = index.size + xz.HEADER_BYTES

@@ -303,9 +303,9 @@ def test_a_place_with_wrong_bytes_is_left_for_the_next_one() -> None:
     a, b = Place('a', data=DATA[::-1]), Place('b')
     source, _ = mirrored(a, b)
     assert read_all(source) != DATA
-    assert source.reject(PATH)
+    assert source.reject(PATH, False)
     assert read_all(source) == DATA
-    assert not source.reject(PATH), 'both have been refused'
+    assert not source.reject(PATH, False), 'both have been refused'
     # Other files may be right there.
     source.open('other')
     assert len(a.asked) == 2
@@ -315,11 +315,11 @@ def test_joined_bytes_that_are_wrong_are_fetched_from_one_place() -> None:
     a, b = Place('a', (50,)), Place('b', data=DATA[::-1])
     source, _ = mirrored(a, b)
     assert read_all(source) not in (a.data, b.data)
-    assert source.reject(PATH)
+    assert source.reject(PATH, False)
     assert read_all(source) == b.data
-    assert source.reject(PATH)
+    assert source.reject(PATH, False)
     assert read_all(source) == a.data == DATA
-    assert not source.reject(PATH)
+    assert not source.reject(PATH, False)
 
 
 def test_what_an_earlier_run_left_may_be_wrong() -> None:
@@ -328,13 +328,13 @@ def test_what_an_earlier_run_left_may_be_wrong() -> None:
     validator = source.open(PATH).validator
     source, _ = mirrored(a, Place('b', always=AWAY))
     assert source.open(PATH, start=50, validator=validator).start == 50
-    assert source.reject(PATH)
+    assert source.reject(PATH, False)
     assert read_all(source) == DATA
 
 
 def test_damage_that_is_seen_before_anything_is_opened() -> None:
     source, _ = mirrored(Place('a'), Place('b'))
-    assert source.reject(PATH)
+    assert source.reject(PATH, False)
 
 
 def test_bytes_without_a_digest_are_never_joined() -> None:
@@ -394,7 +394,7 @@ def test_the_right_bytes_are_found_where_they_are(
         rounds += 1
         # More failures than all places together can have.
         found = read_all(source, retries=20, size=size)
-        if found == DATA or not source.reject(PATH):
+        if found == DATA or not source.reject(PATH, False):
             break
     assert rounds <= len(places) + 1
     if any(right for _, _, right in given_places):

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lago_layered_provider.core import xz, xz_index
+from lago_layered_provider.core.block import Needed
 
 
 def integer(value: int) -> bytes:
@@ -97,7 +98,7 @@ def test_tail_is_asked_for_until_it_is_enough() -> None:
     tail = b''
     asked = []
     found = xz_index.parse_index_tail(tail, len(data))
-    while isinstance(found, xz_index.Needed):
+    while isinstance(found, Needed):
         assert len(tail) < found.bytes_needed <= len(data)
         asked.append(found.bytes_needed)
         tail = data[-found.bytes_needed:]
@@ -116,7 +117,7 @@ def test_tail_of_something_else() -> None:
     for data in (b'', b'no xz', bytes(64), b'x' * 200, bytes(15)):
         with pytest.raises(xz.BadXz):
             found = xz_index.parse_index_tail(data[-30:], len(data))
-            while isinstance(found, xz_index.Needed):
+            while isinstance(found, Needed):
                 found = xz_index.parse_index_tail(
                     data[-found.bytes_needed:], len(data)
                 )
@@ -144,7 +145,7 @@ def test_index_round_trip_and_few_tries(
     data = index_of(records)
     have, tries = 1, 0
     found = xz_index.parse_index(data[:have])
-    while isinstance(found, xz_index.Needed):
+    while isinstance(found, Needed):
         assert have < found.bytes_needed <= len(data)
         have, tries = found.bytes_needed, tries + 1
         found = xz_index.parse_index(data[:have])
@@ -171,7 +172,7 @@ def test_arbitrary_bytes(data: bytes, size: int) -> None:
         found = xz_index.parse_index_tail(data, size)
     except xz.BadXz:
         return
-    if isinstance(found, xz_index.Needed):
+    if isinstance(found, Needed):
         assert len(data) < found.bytes_needed <= size
 
 

@@ -1,0 +1,241 @@
+"""Receive one image block by block, over several connections.
+
+Each connection asks for a run of blocks (`claims`); what has come is put in
+place by `landing`. A connection that breaks gives back what it has not
+brought; what has come of a block is never asked for again.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Dict, Optional, Tuple
+
+from ..core import errors
+from ..core.model import Digest, Image
+from .claims import Claims, Part, Run
+from .jobs import Jobs
+from .landing import Landing
+from .mapping import Mapped
+from .ports import Provider, Stream
+from .retries import Retries
+from .shared import Shared
+from .store_ports import Blocks
+
+READ_BYTES = 256 << 10
+
+#: A server that answers so may have too many connections.
+_CROWDED = (429, 503)
+
+
+class FileChanged(Exception):
+    """The file at its source is not the one that was begun."""
+
+
+class BlockReceiver:
+    """An image on its way into its stage; see `connections.Wanting`.
+
+    Args:
+        name: of the layer, for people.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        image: Image,
+        provider: Provider,
+        blocks: Blocks,
+        mapped: Mapped,
+        shared: Shared,
+    ) -> None:
+        self._name = name
+        self._image = image
+        self._provider = provider
+        self._map = mapped.map
+        self._validator = mapped.validator
+        self._shared = shared
+        missing = self._map.missing(
+            blocks.consumed, blocks.produced, blocks.ahead
+        )
+        blocks.drop_spools(
+            () if self._map.plain else {block.offset for block in missing}
+        )
+        self._claims = Claims(missing, blocks.spooled(), shared.connections)
+        self._open: Dict[Run, Stream] = {}
+        self._failed_at = self._pause_until = 0.0
+        self._retries = Retries(shared.retries, self.received)
+        # Its condition guards the claims and all else of this object.
+        self._jobs = Jobs(shared)
+        self._landing = Landing(
+            image, blocks, mapped, shared, self._jobs,
+            provider.locate(image.file),
+        )
+        self._landing.begin(self._claims.parts)
+
+    @property
+    def received(self) -> int:
+        """Bytes of the file at its source that are here."""
+        return self._map.file_size - sum(
+            part.block.size - part.received for part in self._claims.parts
+        )
+
+    def wait(self) -> Tuple[Digest, ...]:
+        """Wait for the whole image; return the digests that were made.
+
+        Raises:
+            FileChanged: it has to be fetched anew.
+            LayeredError: it cannot be had, or is not what was announced.
+        """
+        self._jobs.wait(lambda: self._landing.is_done)
+        return self._landing.finish()
+
+    def close(self) -> None:
+        """End what is still running; what was received stays."""
+        with self._jobs.changed:
+            self._jobs.over = True
+            for stream in self._open.values():
+                stream.abort()
+        self._landing.stop()
+        self._jobs.stop()
+        self._landing.close(self._claims.parts)
+
+    def claim(self, now: float) -> Optional[Run]:
+        """Return what a connection shall fetch next."""
+        with self._jobs.changed:
+            if self._jobs.over or now < self._pause_until:
+                return None
+            return self._count(self._claims.claim(now))
+
+    def help(self, now: float) -> Optional[Run]:
+        """Return the rest of a run that a slow connection has."""
+        with self._jobs.changed:
+            if self._jobs.over or now < self._pause_until:
+                return None
+            return self._count(self._claims.help(now))
+
+    def _count(self, run: Optional[Run]) -> Optional[Run]:
+        if run is not None:
+            self._jobs.begin()
+        return run
+
+    def fetch(self, run: Run) -> bool:
+        """Fetch a run; tell whether the server wants fewer connections."""
+        crowded = False
+        try:
+            self._fetch(run)
+        except errors.TransferError as error:
+            crowded = self._break_off(run, error)
+        except BaseException as error:  # raised by `wait`
+            self._jobs.fail(error)
+        with self._jobs.changed:
+            self._open.pop(run, None)
+            self._claims.end(run, time.monotonic())
+            lost = [
+                part for part in run.parts[run.current:]
+                if not part.readers and not part.is_complete
+            ]
+        for part in lost:
+            self._landing.give_room(part)
+        self._jobs.end()
+        return crowded
+
+    def _fetch(self, run: Run) -> None:
+        stream = self._provider.open(
+            self._image.file, start=run.start, end=run.end,
+            validator=self._validator,
+        )
+        with self._shared.streams.reading(stream):
+            with self._jobs.changed:
+                self._open[run] = stream
+            if stream.start != run.start or (
+                stream.total not in (None, self._map.file_size)
+            ):
+                raise FileChanged
+            position = run.start
+            part = self._next_part(run, None)
+            while part is not None:
+                self._take_room(run, part)
+                while position < part.block.end:
+                    self._jobs.check()
+                    chunk = self._read(stream, part.block.end - position)
+                    self._put(run, part, chunk, position)
+                    position += len(chunk)
+                part = self._next_part(run, part)
+
+    def _next_part(self, run: Run, last: Optional[Part]) -> Optional[Part]:
+        with self._jobs.changed:
+            return self._claims.next_part(run, last)
+
+    def _take_room(self, run: Run, part: Part) -> None:
+        before = time.monotonic()
+        run.waits = True
+        self._landing.take_room(part)
+        with self._jobs.changed:
+            self._claims.wait(run, time.monotonic() - before)
+            run.waits = False
+
+    def _read(self, stream: Stream, size: int) -> bytes:
+        chunk = stream.read(min(READ_BYTES, size))
+        if not chunk:
+            raise errors.TransferError(
+                self._provider.locate(self._image.file),
+                'the file ended too early', retryable=True,
+            )
+        return chunk
+
+    def _put(
+        self, run: Run, part: Part, chunk: bytes, position: int
+    ) -> None:
+        """Take in bytes, unless another connection had them first."""
+        end = position - part.block.offset + len(chunk)
+        with part.lock:
+            count = max(0, end - part.received)
+            if count:
+                self._landing.put(part, chunk, end - len(chunk))
+                part.received = end
+        with self._jobs.changed:
+            self._claims.take(run, len(chunk), time.monotonic())
+        self._shared.progress.advance(self._name, count)
+        if count and part.is_complete:
+            self._stop_others(run, part)
+            self._landing.land(part)
+
+    def _stop_others(self, run: Run, part: Part) -> None:
+        """Stop connections that have nothing else to bring."""
+        with self._jobs.changed:
+            others = [
+                stream for other, stream in self._open.items()
+                if other is not run and other.parts[-1] is part
+            ]
+        for stream in others:
+            stream.abort()
+
+    def _break_off(self, run: Run, error: errors.TransferError) -> bool:
+        """Decide what a broken connection means.
+
+        Returns:
+            whether the server is there, but wants fewer connections.
+        """
+        with self._jobs.changed:
+            if self._jobs.over or not run.left:
+                return False
+            if error.status in _CROWDED and self._open:
+                return True
+            # What another connection brings as well is not missed, and what
+            # breaks at the same time is one failure.
+            missed = any(
+                part.readers == 1 for part in run.parts[run.current:]
+            )
+            if not missed or run.claimed < self._failed_at:
+                return False
+            try:
+                seconds = self._retries.next_pause(error, self.received)
+            except errors.TransferError:
+                self._jobs.fail(error)
+                return False
+            self._failed_at = time.monotonic()
+            self._pause_until = self._failed_at + seconds
+        self._shared.progress.note(
+            f'{self._name}: {error.reason}; '
+            f'{self._retries.describe(seconds)}'
+        )
+        return False

@@ -1,0 +1,84 @@
+"""What an image must be like, and what is said when it is not."""
+
+from __future__ import annotations
+
+from typing import Dict, Optional, Tuple
+
+from ..core import errors
+from ..core.model import Digest, Image
+
+_HINT = 'It was not kept; tell the admin of the repository.'
+
+
+def algorithms(image: Image) -> Tuple[str, ...]:
+    """The digest to check, and the sha1 that Lago keeps beside an image."""
+    announced: Dict[str, None] = {}
+    if image.digest:
+        announced[image.digest.algorithm] = None
+    if 'sha1' not in {digest.algorithm for digest in image.digests}:
+        announced['sha1'] = None
+    return tuple(announced)
+
+
+def check_total(image: Image, total: Optional[int], location: str) -> None:
+    """Raise SizeMismatch when a file has another size than announced."""
+    expected = image.compressed_size
+    if expected is None and image.compression is None:
+        expected = image.size
+    if None not in (total, expected) and total != expected:
+        raise errors.SizeMismatch(
+            str(image.ref), what=f'size of {location}',
+            expected=f'{expected} bytes', found=f'{total} bytes',
+            hint=(
+                'The index and the file do not belong together; the '
+                'repository may be in the middle of an update.'
+            ),
+        )
+
+
+def check_size(image: Image, size: int, location: str) -> None:
+    """Raise SizeMismatch when an image is not as large as announced."""
+    if image.size is not None and size != image.size:
+        raise wrong_size(image, f'{size} bytes', location)
+
+
+def check_digests(
+    image: Image, digests: Tuple[Digest, ...], location: str
+) -> None:
+    """Raise DigestMismatch when one of them is not the announced one."""
+    announced = image.digest
+    for digest in digests:
+        if announced and digest.algorithm == announced.algorithm:
+            if digest != announced:
+                raise errors.DigestMismatch(
+                    str(image.ref), what=f'{digest.algorithm} of the '
+                    f'image from {location}',
+                    expected=announced.value, found=digest.value,
+                    hint=(
+                        'The download was damaged or the repository '
+                        'changed; it was not kept. If it happens again, '
+                        'tell the admin of the repository.'
+                    ),
+                )
+
+
+def wrong_size(
+    image: Image, found: str, location: str
+) -> errors.SizeMismatch:
+    """Return the error of an image that is too long or too short."""
+    return errors.SizeMismatch(
+        str(image.ref),
+        what=f'size of the uncompressed image from {location}',
+        expected=f'{image.size} bytes', found=found, hint=_HINT,
+    )
+
+
+def damaged(
+    image: Image, error: Exception, location: str
+) -> errors.DamagedImage:
+    """Return the error of a file that cannot be decompressed."""
+    return errors.DamagedImage(
+        str(image.ref), what=location,
+        expected=f'a whole {image.compression} file', found=str(error),
+        hint=_HINT,
+    )

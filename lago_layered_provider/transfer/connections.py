@@ -1,0 +1,148 @@
+"""Share the connections to a server among the images that want them.
+
+There are never more than `limit` to one server, whoever wants them. Images
+are served in the order in which they came: the next one gets what the one
+before cannot use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Callable, Dict, Iterator, List, Optional, Protocol, Tuple
+
+from .claims import Run
+from .ports import Provider
+
+#: How soon it is seen that there is work again.
+WAKE_SECONDS = 0.1
+
+
+class Wanting(Protocol):
+    """An image whose blocks are to be fetched."""
+
+    def claim(self, now: float) -> Optional[Run]:
+        """Return what a connection shall fetch next."""
+
+    def help(self, now: float) -> Optional[Run]:
+        """Return what a connection without work may fetch once more."""
+
+    def fetch(self, run: Run) -> bool:
+        """Fetch it; tell whether the server wants fewer connections."""
+
+
+@dataclass
+class _Server:
+    """What goes on with one server; times come from `time.monotonic`."""
+
+    limit: int
+    busy: int = 0
+    threads: int = 0
+    images: List[Wanting] = field(default_factory=list)
+
+
+class Connections:
+    """The connections of one transfer.
+
+    Args:
+        limit: how many to each server.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._changed = threading.Condition()
+        self._servers: Dict[str, _Server] = {}
+        self._closed = False
+
+    @contextlib.contextmanager
+    def serving(
+        self, provider: Provider, path: str, image: Wanting
+    ) -> Iterator[None]:
+        """Fetch the blocks of an image in the background."""
+        with self._changed:
+            server = self._find(provider, path)
+            server.images.append(image)
+            while server.threads < server.limit:
+                server.threads += 1
+                threading.Thread(
+                    target=self._serve, args=(server,), daemon=True,
+                    name=f'connection-{server.threads}',
+                ).start()
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                server.images.remove(image)
+
+    @contextlib.contextmanager
+    def one(
+        self, provider: Provider, path: str, check: Callable[[], None]
+    ) -> Iterator[None]:
+        """Wait for a connection that the caller uses himself.
+
+        Args:
+            check: raises when it is no use to wait any more.
+        """
+        with self._changed:
+            server = self._find(provider, path)
+            while server.busy >= server.limit:
+                check()
+                self._changed.wait(WAKE_SECONDS)
+            server.busy += 1
+        try:
+            yield
+        finally:
+            self._give_back(server, False)
+
+    def close(self) -> None:
+        """Let the threads end."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _find(self, provider: Provider, path: str) -> _Server:
+        """Return the server of a file; all files of this machine are one."""
+        _, remote, rest = provider.locate(path).partition('://')
+        name = rest.split('/')[0] if remote else ''
+        return self._servers.setdefault(name, _Server(self._limit))
+
+    def _serve(self, server: _Server) -> None:
+        while True:
+            with self._changed:
+                found = self._choose(server)
+                while found is None:
+                    if self._closed:
+                        return
+                    self._changed.wait(WAKE_SECONDS)
+                    found = self._choose(server)
+                server.busy += 1
+            image, run = found
+            crowded = True
+            try:
+                crowded = image.fetch(run)
+            finally:
+                self._give_back(server, crowded)
+
+    def _choose(self, server: _Server) -> Optional[Tuple[Wanting, Run]]:
+        if self._closed or server.busy >= server.limit:
+            return None
+        now = time.monotonic()
+        for image in server.images:
+            run = image.claim(now)
+            if run is not None:
+                return image, run
+        for image in server.images:
+            run = image.help(now)
+            if run is not None:
+                return image, run
+        return None
+
+    def _give_back(self, server: _Server, crowded: bool) -> None:
+        with self._changed:
+            server.busy -= 1
+            if crowded:
+                server.limit = max(1, server.limit - 1)
+            self._changed.notify_all()

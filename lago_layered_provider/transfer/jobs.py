@@ -1,0 +1,92 @@
+"""What other threads do for one image: whether they still do, what failed."""
+
+from __future__ import annotations
+
+import threading
+from typing import Callable, Optional
+
+from ..core import errors
+from .shared import Shared
+
+#: How soon it is seen that all shall end.
+WAKE_SECONDS = 0.5
+
+
+class Jobs:
+    """The jobs of one image.
+
+    Attributes:
+        changed: notified when a job has ended; who shares what the jobs use
+            may guard it by this.
+        over: no job shall begin, and those that run shall end.
+    """
+
+    def __init__(self, shared: Shared) -> None:
+        self.changed = threading.Condition()
+        self.over = False
+        self._shared = shared
+        self._active = 0
+        self._error: Optional[BaseException] = None
+
+    def check(self) -> None:
+        """Raise Cancelled when the jobs shall end."""
+        self._shared.check()
+        if self.over:
+            raise errors.Cancelled('stopped')
+
+    def begin(self) -> None:
+        """Note that a job begins."""
+        with self.changed:
+            self._active += 1
+
+    def end(self) -> None:
+        """Note that it has ended."""
+        with self.changed:
+            self._active -= 1
+            self.changed.notify_all()
+
+    def fail(self, error: BaseException) -> None:
+        """Let all jobs end; `wait` raises the first error of them."""
+        with self.changed:
+            if not isinstance(error, errors.Cancelled):
+                self._error = self._error or error
+            self.over = True
+            self.changed.notify_all()
+
+    def decode(self, job: Callable[[], None]) -> None:
+        """Run a job in one of the threads that decode."""
+        self.begin()
+        try:
+            self._shared.pool.run(lambda: self._run(job))
+        except RuntimeError:  # no thread is left: all shall end
+            self.end()
+            self.fail(errors.Cancelled('stopped'))
+
+    def _run(self, job: Callable[[], None]) -> None:
+        try:
+            if not self.over:
+                job()
+        except BaseException as error:  # raised by `wait`
+            self.fail(error)
+        finally:
+            self.end()
+
+    def wait(self, is_done: Callable[[], bool]) -> None:
+        """Wait until it is done and all jobs have ended, or one failed.
+
+        Raises:
+            Cancelled: all shall end.
+        """
+        with self.changed:
+            while self._error is None and (self._active or not is_done()):
+                self._shared.check()
+                self.changed.wait(WAKE_SECONDS)
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Let all jobs end, and wait until they have."""
+        with self.changed:
+            self.over = True
+            while self._active:
+                self.changed.wait(WAKE_SECONDS)

@@ -1,0 +1,188 @@
+"""Put the blocks of an image where they belong, and note that they are done.
+
+A block that is here as a whole is decoded by a thread of the pool and written
+at its place; a piece of a plain file was written when it came. Then it is
+noted as done: no kill makes anybody fetch it again. The digests follow
+behind, in the order of the image.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Dict, Tuple
+
+from ..core.block import Block
+from ..core.model import Digest, Image
+from . import checking
+from .behind import Behind
+from .claims import Part
+from .jobs import Jobs
+from .mapping import Mapped
+from .shared import Shared
+from .store_ports import Blocks, BlockSpool
+from .units import CorruptStream, Unit, open_xz, open_zstd
+
+READ_BYTES = 256 << 10
+
+
+class Landing:
+    """The blocks of one image that have come.
+
+    Args:
+        location: where the file is, for messages.
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        blocks: Blocks,
+        mapped: Mapped,
+        shared: Shared,
+        jobs: Jobs,
+        location: str,
+    ) -> None:
+        self._image = image
+        self._blocks = blocks
+        self._map = mapped.map
+        self._validator = mapped.validator
+        self._shared = shared
+        self._jobs = jobs
+        self._location = location
+        self._spools: Dict[Part, BlockSpool] = {}
+        self._consumed, self._produced = blocks.consumed, blocks.produced
+        self._ahead = {block.at: block for block in blocks.ahead}
+        self._behind = Behind(
+            checking.algorithms(image), blocks, lambda: self._produced
+        )
+        self._move_front()
+        self._note()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all of the image is written and hashed."""
+        return self._behind.position >= self._map.image_size
+
+    def begin(self, parts: Tuple[Part, ...]) -> None:
+        """Go on with what an earlier transfer has left."""
+        if not self._map.plain:
+            self._spools = {
+                part: self._blocks.spool(part.block.offset) for part in parts
+            }
+        for part in parts:
+            if part.is_complete:
+                self.land(part)
+        self._jobs.decode(self._behind.advance)
+
+    def put(self, part: Part, chunk: bytes, offset: int) -> None:
+        """Keep bytes of a block; `offset` is theirs in the block."""
+        if self._map.plain:
+            self._blocks.write(chunk, part.block.at + offset)
+        else:
+            self._spools[part].write(chunk, offset)
+
+    def land(self, part: Part) -> None:
+        """Decode a block that is complete, in another thread."""
+        self._jobs.decode(functools.partial(self._land, part))
+
+    def take_room(self, part: Part) -> None:
+        """Wait until a block may be received; it is then decoded soon."""
+        if self._map.plain or part.has_room:
+            return
+        while not self._shared.room.acquire(timeout=0.2):
+            self._jobs.check()
+        with part.lock:
+            # Another connection may have taken room for it meanwhile.
+            had, part.has_room = part.has_room, True
+        if had:
+            self._shared.room.release()
+
+    def give_room(self, part: Part) -> None:
+        """Let another block have the room."""
+        with part.lock:
+            had, part.has_room = part.has_room, False
+        if had:
+            self._shared.room.release()
+
+    def finish(self) -> Tuple[Digest, ...]:
+        """Check the image; return the digests that were made.
+
+        Raises:
+            DigestMismatch: it is not the one announced.
+        """
+        digests = self._behind.finish()
+        checking.check_digests(self._image, digests, self._location)
+        return digests
+
+    def stop(self) -> None:
+        """Let what runs end soon."""
+        self._behind.stop()
+
+    def close(self, parts: Tuple[Part, ...]) -> None:
+        """Close the files, when no thread uses them any more."""
+        for spool in self._spools.values():
+            spool.close()
+        for part in parts:
+            self.give_room(part)
+            block = part.block
+            if self._map.plain and part.received and not part.is_complete:
+                self._ahead[block.at] = Block(
+                    block.offset, part.received, block.at, part.received
+                )
+        if self._map.plain and not self.is_done:
+            self._move_front()
+            self._note()
+
+    def _land(self, part: Part) -> None:
+        try:
+            if not self._map.plain:
+                self._decode(part.block, self._spools[part])
+        except CorruptStream as error:
+            raise checking.damaged(
+                self._image, error, self._location
+            ) from None
+        finally:
+            self.give_room(part)
+        with self._jobs.changed:
+            self._ahead[part.block.at] = part.block
+            self._move_front()
+            self._note()
+        if not self._map.plain:
+            self._spools[part].remove()
+        self._behind.advance()
+
+    def _decode(self, block: Block, spool: BlockSpool) -> None:
+        """Write what a block makes at its place in the image."""
+        unit = Unit(
+            open_xz if self._image.compression == 'xz' else open_zstd,
+            prime=self._map.preamble, size=block.size, makes=block.makes,
+        )
+        here = block.at
+        for start in range(0, block.size, READ_BYTES):
+            self._jobs.check()
+            length = min(READ_BYTES, block.size - start)
+            for piece in unit.feed(spool.read(length, start)):
+                if here + len(piece) > block.until:
+                    raise CorruptStream(
+                        f'a block makes more than {block.makes} bytes'
+                    )
+                self._blocks.write(piece, here)
+                here += len(piece)
+
+    def _move_front(self) -> None:
+        """Count as done what has no gap before it."""
+        while self._produced in self._ahead:
+            block = self._ahead.pop(self._produced)
+            self._consumed, self._produced = block.end, block.until
+        if self._produced == self._map.image_size:
+            self._consumed = self._map.file_size
+
+    def _note(self) -> None:
+        """Keep what is done, for a later transfer."""
+        whole = self._consumed == self._map.file_size
+        begun = self._produced > 0
+        self._blocks.note(
+            self._consumed, self._produced, tuple(self._ahead.values()),
+            self._validator,
+            # At the end of a file a new stream could begin.
+            self._map.preamble if begun and not whole else b'',
+        )
