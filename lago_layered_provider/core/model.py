@@ -14,6 +14,9 @@ NAME_PATTERN = re.compile(r'[A-Za-z0-9_+@][A-Za-z0-9._+@-]*')
 #: Hexadecimal digits of each digest, strongest first.
 DIGEST_LENGTHS = {'sha512': 128, 'sha256': 64, 'sha1': 40}
 
+#: Which of several is compared: the fastest one that is safe, then the rest.
+CHECKED = ('sha256', 'sha512', 'sha1')
+
 FORMATS = ('qcow2', 'raw')
 
 #: Value of `compression` in an index -> suffix of the file on the server.
@@ -196,6 +199,13 @@ class Image:
             if algorithm in by_name:
                 return by_name[algorithm]
         return None
+
+    @property
+    def checked(self) -> Optional[Digest]:
+        """The announced digest that an image is compared with."""
+        by_name = {digest.algorithm: digest for digest in self.digests}
+        found = [by_name[name] for name in CHECKED if name in by_name]
+        return found[0] if found else None
 
     @property
     def identity(self) -> str:

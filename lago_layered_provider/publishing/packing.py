@@ -47,8 +47,8 @@ XZ = (
 )
 XZ_HINT = 'Install xz (Debian: xz-utils, Fedora: xz).'
 
-#: Lago's, and the one that clients prefer.
-DIGESTS = ('sha1', 'sha512')
+#: Lago's, the one that is fast to check, and that of lago-images.
+DIGESTS = ('sha1', 'sha256', 'sha512')
 
 
 @dataclass(frozen=True)

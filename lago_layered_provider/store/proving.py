@@ -77,7 +77,7 @@ def _prove(
         if now not in made:
             faults.append(Fault(Part.IMAGE, _compare(now, record.backing)))
         advance(len(now))
-    expected = _strongest(record)
+    expected = _checked(record)
     if expected is None:
         return faults, False
     found = _digest(stream, head, expected.algorithm, advance)
@@ -172,9 +172,9 @@ def _read_header(stream: BinaryIO) -> qcow2.Qcow2Header:
     return qcow2.parse_header(stream.read(length))
 
 
-def _strongest(record: Record) -> Optional[model.Digest]:
+def _checked(record: Record) -> Optional[model.Digest]:
     known = {digest.algorithm: digest for digest in record.digests}
-    for algorithm in model.DIGEST_LENGTHS:
+    for algorithm in model.CHECKED:
         if algorithm in known:
             return known[algorithm]
     return None

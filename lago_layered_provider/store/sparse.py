@@ -6,11 +6,11 @@ from typing import Iterator, Tuple
 
 #: What a file system gives out; a smaller hole saves nothing.
 BLOCK_BYTES = 4096
-#: Long zero runs are found in pieces of this.
-PIECE_BYTES = 16 * BLOCK_BYTES
+
+#: Where a block is looked at first: few that are not zero pass this.
+SAMPLES = (0, 64, 1000, 2500, BLOCK_BYTES - 1)
 
 _BLOCK = bytes(BLOCK_BYTES)
-_PIECE = bytes(PIECE_BYTES)
 
 
 def data_runs(data: bytes, position: int) -> Iterator[Tuple[int, int]]:
@@ -20,25 +20,36 @@ def data_runs(data: bytes, position: int) -> Iterator[Tuple[int, int]]:
     at either end, of blocks that other writes share, are left out as well:
     what nobody writes reads as zeros.
     """
-    start = -1
-    here = 0
-    end = len(data)
-    while here < end:
-        # startswith compares in place; a slice would copy every byte.
-        if data.startswith(_PIECE, here):
-            size = PIECE_BYTES
-            zero = True
-        else:
-            size = BLOCK_BYTES - (position + here) % BLOCK_BYTES
-            size = min(size, end - here)
-            zero = data.startswith(
-                _BLOCK if size == BLOCK_BYTES else _BLOCK[:size], here
-            )
-        if zero and start >= 0:
-            yield start, here
-            start = -1
-        elif not zero and start < 0:
-            start = here
-        here += size
-    if start >= 0:
-        yield start, end
+    first = min(-position % BLOCK_BYTES, len(data))
+    count = (len(data) - first) // BLOCK_BYTES
+    last = first + count * BLOCK_BYTES
+    start = 0
+    for zero, end in _zero_runs(data, first, count, last):
+        if start < zero:
+            yield start, zero
+        start = end
+    if start < len(data):
+        yield start, len(data)
+
+
+def _zero_runs(
+    data: bytes, first: int, count: int, last: int
+) -> Iterator[Tuple[int, int]]:
+    """Return where whole blocks are zero, and what is left at the ends."""
+    if first and data.startswith(_BLOCK[:first]):
+        yield 0, first
+    # One slice takes the same byte of each block, in the speed of C.
+    seen = 0
+    for sample in SAMPLES:
+        seen |= int.from_bytes(
+            data[first + sample:last:BLOCK_BYTES], 'little'
+        )
+    marks = seen.to_bytes(count, 'little')
+    block = marks.find(0)
+    while block >= 0:
+        here = first + block * BLOCK_BYTES
+        if data.startswith(_BLOCK, here):
+            yield here, here + BLOCK_BYTES
+        block = marks.find(0, block + 1)
+    if last < len(data) and data.startswith(_BLOCK[:len(data) - last], last):
+        yield last, len(data)

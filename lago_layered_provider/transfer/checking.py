@@ -13,8 +13,8 @@ _HINT = 'It was not kept; tell the admin of the repository.'
 def algorithms(image: Image) -> Tuple[str, ...]:
     """The digest to check, and the sha1 that Lago keeps beside an image."""
     announced: Dict[str, None] = {}
-    if image.digest:
-        announced[image.digest.algorithm] = None
+    if image.checked:
+        announced[image.checked.algorithm] = None
     if 'sha1' not in {digest.algorithm for digest in image.digests}:
         announced['sha1'] = None
     return tuple(announced)
@@ -46,7 +46,7 @@ def check_digests(
     image: Image, digests: Tuple[Digest, ...], location: str
 ) -> None:
     """Raise DigestMismatch when one of them is not the announced one."""
-    announced = image.digest
+    announced = image.checked
     for digest in digests:
         if announced and digest.algorithm == announced.algorithm:
             if digest != announced:
