@@ -156,6 +156,8 @@ class BlockReceiver:
                 self._take_room(run, part)
                 while position < part.block.end:
                     self._jobs.check()
+                    if self._claims.is_needless(run):
+                        return
                     chunk = self._read(stream, part.block.end - position)
                     self._put(run, part, chunk, position)
                     position += len(chunk)

@@ -18,7 +18,7 @@ from typing import Dict, Iterable, List, Optional
 from ..core.block import Block
 
 #: The most that one request asks for.
-RUN_BYTES = 32 << 20
+RUN_BYTES = 16 << 20
 
 #: Too little says nothing about how fast a connection is.
 MEASURED_BYTES = 256 << 10
@@ -162,6 +162,10 @@ class Claims:
             self._left += part.block.size
         self._left += parts[0].block.size - parts[0].received
         return self._begin(parts, now)
+
+    def is_needless(self, run: Run) -> bool:
+        """Tell whether others have brought all that a run is for."""
+        return run.parts[run.current] is run.parts[-1] and not run.left
 
     def take(self, run: Run, count: int, now: float) -> None:
         """Note that bytes came."""

@@ -24,6 +24,9 @@ from .units import CorruptStream, Unit, open_xz, open_zstd
 
 READ_BYTES = 256 << 10
 
+#: How soon it is seen that all shall end.
+ROOM_SECONDS = 0.2
+
 
 class Landing:
     """The blocks of one image that have come.
@@ -86,14 +89,15 @@ class Landing:
 
     def take_room(self, part: Part) -> None:
         """Wait until a block may be received; it is then decoded soon."""
-        if self._map.plain or part.has_room:
+        if self._map.plain or part.has_room or part.is_complete:
             return
-        while not self._shared.room.acquire(timeout=0.2):
+        while not self._shared.room.acquire(timeout=ROOM_SECONDS):
             self._jobs.check()
         with part.lock:
-            # Another connection may have taken room for it meanwhile.
-            had, part.has_room = part.has_room, True
-        if had:
+            # Another connection may have been faster meanwhile.
+            needless = part.has_room or part.is_complete
+            part.has_room = part.has_room or not needless
+        if needless:
             self._shared.room.release()
 
     def give_room(self, part: Part) -> None:
