@@ -192,7 +192,7 @@ def _make_plan(
         _add_stored(name, store, stored)
     plan = make_plan(
         chains, stored=stored, partial=partial, room=store.room({}),
-        jobs=settings.jobs,
+        blocks=settings.blocks,
     )
     # What another transfer fetches of the same layers is not needed twice.
     room = store.room(_needs(plan))
@@ -275,6 +275,7 @@ def fetch_missing(
             limits=fetch.Limits(
                 jobs=settings.jobs,
                 connections=settings.connections,
+                blocks=settings.blocks,
                 retries=settings.retries,
                 lock_timeout=settings.lock_timeout,
             ),

@@ -189,7 +189,7 @@ class Repair:
             tops=tuple(layers),
             room=room,
             reserve=settings.reserve.of(room.total),
-            temporary=settings.jobs * planning.SPOOL_BYTES,
+            temporary=settings.blocks * planning.SPOOL_BYTES,
         )
         plan.check_room()
         check_offline(plan, self._sources)

@@ -45,6 +45,15 @@ class Settings:
     progress: str = 'auto'
     keyring: Optional[str] = None
 
+    @property
+    def blocks(self) -> int:
+        """How many may be received, or wait to be decoded, at one time.
+
+        One for each connection and each processor keeps all of them busy;
+        two more, so that none waits for another.
+        """
+        return self.connections + len(os.sched_getaffinity(0)) + 2
+
 
 def read_settings(section: Mapping[str, Any]) -> Settings:
     """Read the section; what is not a setting of ours is left alone.

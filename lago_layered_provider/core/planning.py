@@ -13,7 +13,7 @@ from .model import Chain, Image, Partial, Stored
 from .names import Names, own_place
 from .plan import Layer, Plan, Room, State
 
-#: Compressed bytes that one running layer keeps so that it can go on later.
+#: What a block waits with for its decoder, at most, as compressors make them.
 SPOOL_BYTES = 16 * 2**20
 
 
@@ -24,7 +24,7 @@ def make_plan(
     partial: Mapping[str, Partial],
     room: Room,
     reserve: int = 0,
-    jobs: int = 1,
+    blocks: int = 1,
 ) -> Plan:
     """Plan the transfer of some chains.
 
@@ -34,7 +34,7 @@ def make_plan(
             a digest of one of them, and those that their headers point to.
         partial: the unfinished ones, likewise.
         reserve: bytes that shall stay free.
-        jobs: layers that run at the same time.
+        blocks: that are received or wait to be decoded at the same time.
 
     Raises:
         StoreError: a present image stands on one that is gone and that no
@@ -52,7 +52,7 @@ def make_plan(
         tops=tops,
         room=room,
         reserve=reserve,
-        temporary=_temporary(layers.values(), jobs),
+        temporary=_temporary(layers.values(), blocks),
     )
 
 
@@ -77,15 +77,15 @@ def _add_chain(
     return name
 
 
-def _temporary(layers: Iterable[Layer], jobs: int) -> int:
-    """Return the room for what the running layers keep to go on later."""
-    spools = sorted(
-        SPOOL_BYTES if layer.fetch is None else min(layer.fetch, SPOOL_BYTES)
+def _temporary(layers: Iterable[Layer], blocks: int) -> int:
+    """Return the room for what was received and is not decoded yet."""
+    compressed = sum(
+        SPOOL_BYTES if layer.fetch is None else layer.fetch
         for layer in layers
         if layer.state is not State.PRESENT
         and layer.image and layer.image.compression
     )
-    return sum(spools[-jobs:])
+    return min(compressed, blocks * SPOOL_BYTES)
 
 
 def _needed(chain: Chain, stored: Mapping[str, Stored]) -> List[Image]:

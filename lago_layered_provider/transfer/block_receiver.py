@@ -8,11 +8,12 @@ brought; what has come of a block is never asked for again.
 from __future__ import annotations
 
 import time
-from typing import Dict, Optional, Tuple
+from typing import Callable, Dict, Optional, Tuple
 
 from ..core import errors
 from ..core.model import Digest, Image
 from .claims import Claims, Part, Run
+from .connections import CROWDED
 from .jobs import Jobs
 from .landing import Landing
 from .mapping import Mapped
@@ -22,9 +23,6 @@ from .shared import Shared
 from .store_ports import Blocks
 
 READ_BYTES = 256 << 10
-
-#: A server that answers so may have too many connections.
-_CROWDED = (429, 503)
 
 
 class FileChanged(Exception):
@@ -117,13 +115,19 @@ class BlockReceiver:
             self._jobs.begin()
         return run
 
-    def fetch(self, run: Run) -> bool:
-        """Fetch a run; tell whether the server wants fewer connections."""
+    def fetch(self, run: Run, has_others: Callable[[], bool]) -> bool:
+        """Fetch a run; tell whether the server wants fewer connections.
+
+        Args:
+            has_others: tells whether other connections to it are in use.
+        """
         crowded = False
         try:
             self._fetch(run)
         except errors.TransferError as error:
-            crowded = self._break_off(run, error)
+            crowded = error.status in CROWDED and has_others()
+            if not crowded:
+                self._break_off(run, error)
         except BaseException as error:  # raised by `wait`
             self._jobs.fail(error)
         with self._jobs.changed:
@@ -194,10 +198,11 @@ class BlockReceiver:
             if count:
                 self._landing.put(part, chunk, end - len(chunk))
                 part.received = end
+            landed = count and part.is_complete
         with self._jobs.changed:
             self._claims.take(run, len(chunk), time.monotonic())
         self._shared.progress.advance(self._name, count)
-        if count and part.is_complete:
+        if landed:
             self._stop_others(run, part)
             self._landing.land(part)
 
@@ -211,33 +216,26 @@ class BlockReceiver:
         for stream in others:
             stream.abort()
 
-    def _break_off(self, run: Run, error: errors.TransferError) -> bool:
-        """Decide what a broken connection means.
-
-        Returns:
-            whether the server is there, but wants fewer connections.
-        """
+    def _break_off(self, run: Run, error: errors.TransferError) -> None:
+        """Decide what a broken connection means."""
         with self._jobs.changed:
             if self._jobs.over or not run.left:
-                return False
-            if error.status in _CROWDED and self._open:
-                return True
+                return
             # What another connection brings as well is not missed, and what
             # breaks at the same time is one failure.
             missed = any(
                 part.readers == 1 for part in run.parts[run.current:]
             )
             if not missed or run.claimed < self._failed_at:
-                return False
+                return
             try:
                 seconds = self._retries.next_pause(error, self.received)
             except errors.TransferError:
                 self._jobs.fail(error)
-                return False
+                return
             self._failed_at = time.monotonic()
             self._pause_until = self._failed_at + seconds
         self._shared.progress.note(
             f'{self._name}: {error.reason}; '
             f'{self._retries.describe(seconds)}'
         )
-        return False

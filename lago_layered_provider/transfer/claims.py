@@ -188,6 +188,11 @@ class Claims:
                 self._pending.append(part)
                 self._left += part.block.size - part.received
         self._pending.sort(key=lambda part: part.block.offset)
+        for other in self._running:
+            # Who was helped by this run, or helped it, may get other help.
+            other.helped = other.helped and not any(
+                part in run.parts for part in other.parts[other.current:]
+            )
 
     def next_part(self, run: Run, last: Optional[Part]) -> Optional[Part]:
         """Return the part after `last`, None at the end of the run."""

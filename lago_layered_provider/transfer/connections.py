@@ -13,11 +13,15 @@ import time
 from dataclasses import dataclass, field
 from typing import Callable, Dict, Iterator, List, Optional, Protocol, Tuple
 
+from ..core.errors import TransferError
 from .claims import Run
 from .ports import Provider
 
 #: How soon it is seen that there is work again.
 WAKE_SECONDS = 0.1
+
+#: A server that answers so may have too many connections.
+CROWDED = (429, 503)
 
 
 class Wanting(Protocol):
@@ -29,16 +33,21 @@ class Wanting(Protocol):
     def help(self, now: float) -> Optional[Run]:
         """Return what a connection without work may fetch once more."""
 
-    def fetch(self, run: Run) -> bool:
+    def fetch(self, run: Run, has_others: Callable[[], bool]) -> bool:
         """Fetch it; tell whether the server wants fewer connections."""
 
 
 @dataclass
 class _Server:
-    """What goes on with one server; times come from `time.monotonic`."""
+    """What goes on with one server.
+
+    Attributes:
+        waiting: who wants a connection for himself; goes before images.
+    """
 
     limit: int
     busy: int = 0
+    waiting: int = 0
     threads: int = 0
     images: List[Wanting] = field(default_factory=list)
 
@@ -88,14 +97,22 @@ class Connections:
         """
         with self._changed:
             server = self._find(provider, path)
-            while server.busy >= server.limit:
-                check()
-                self._changed.wait(WAKE_SECONDS)
-            server.busy += 1
+            server.waiting += 1
+            try:
+                while server.busy >= server.limit:
+                    check()
+                    self._changed.wait(WAKE_SECONDS)
+                server.busy += 1
+            finally:
+                server.waiting -= 1
+        crowded = False
         try:
             yield
+        except TransferError as error:
+            crowded = error.status in CROWDED and server.busy > 1
+            raise
         finally:
-            self._give_back(server, False)
+            self._give_back(server, crowded)
 
     def close(self) -> None:
         """Let the threads end."""
@@ -122,12 +139,12 @@ class Connections:
             image, run = found
             crowded = True
             try:
-                crowded = image.fetch(run)
+                crowded = image.fetch(run, lambda: server.busy > 1)
             finally:
                 self._give_back(server, crowded)
 
     def _choose(self, server: _Server) -> Optional[Tuple[Wanting, Run]]:
-        if self._closed or server.busy >= server.limit:
+        if self._closed or server.busy + server.waiting >= server.limit:
             return None
         now = time.monotonic()
         for image in server.images:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import threading
 import time
 from dataclasses import dataclass
@@ -41,12 +40,14 @@ class Limits:
     Attributes:
         jobs: layers that are worked on at the same time.
         connections: open at the same time to one server.
+        blocks: that are received or wait to be decoded at the same time.
         retries: failures of one layer in a row that are forgiven.
         lock_timeout: in seconds.
     """
 
     jobs: int
     connections: int
+    blocks: int
     retries: int
     lock_timeout: float
 
@@ -71,10 +72,9 @@ class Fetcher:
         self._store = store
         self._limits = limits
         self._progress = progress
-        processors = len(os.sched_getaffinity(0))
         self._shared = Shared(
             limits.connections, limits.retries, progress,
-            room=threading.Semaphore(limits.connections + 2 * processors),
+            room=threading.Semaphore(limits.blocks),
         )
         self.cancelled = self._shared.cancelled
         self._connections = Connections(limits.connections)
@@ -168,9 +168,12 @@ class Fetcher:
         retries = Retries(self._limits.retries, 0)
         while True:
             try:
-                return find_map(
-                    provider, image, validator, self._shared.streams
-                )
+                with self._connections.one(
+                    provider, image.file, self._shared.check
+                ):
+                    return find_map(
+                        provider, image, validator, self._shared.streams
+                    )
             except errors.TransferError as error:
                 self._shared.check()
                 seconds = retries.next_pause(error, 0)

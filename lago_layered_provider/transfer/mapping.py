@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Union
+from typing import Optional, Tuple, Union
 
 from ..core import xz
 from ..core.block import Needed
 from ..core.block_map import BlockMap, read_map
 from ..core.model import Image, Unknown
 from . import checking
-from .ports import Provider, Stream
+from .ports import Provider
 from .shared import OpenStreams
 
 #: Holds the index of 8 GiB in blocks of 16 MiB.
@@ -60,29 +60,48 @@ def find_map(
         return None
     length, changed = TAIL_BYTES, False
     while True:
-        start = total - length
-        stream = provider.open(
-            image.file, start=start, end=total, validator=validator
+        end = _read_end(provider, image, total, length, validator, streams)
+        if end is None and validator is None:
+            return None
+        if end is None:
+            # It knows no ranges, or the file is another one by now.
+            validator, changed = None, True
+            continue
+        found = _read_map(image.compression, end[0], total)
+        if isinstance(found, Needed):
+            length = found.bytes_needed
+        elif found is None or not found.is_useful:
+            return None
+        else:
+            return Mapped(found, end[1], changed)
+
+
+def _read_end(
+    provider: Provider,
+    image: Image,
+    total: int,
+    length: int,
+    validator: Optional[str],
+    streams: OpenStreams,
+) -> Optional[Tuple[bytes, Optional[str]]]:
+    """Return the last bytes of a file and its state; None: not so."""
+    start = total - length
+    stream = provider.open(
+        image.file, start=start, end=total, validator=validator
+    )
+    with streams.reading(stream):
+        checking.check_total(
+            image, stream.total, provider.locate(image.file)
         )
-        with streams.reading(stream):
-            checking.check_total(
-                image, stream.total, provider.locate(image.file)
-            )
-            if stream.start == start:
-                tail = _read_all(stream, length)
-            elif validator is None:
+        if stream.start != start:
+            return None
+        data = bytearray()
+        while len(data) < length:
+            chunk = stream.read(length - len(data))
+            if not chunk:
                 return None
-            else:
-                # It knows no ranges, or the file is another one by now.
-                validator, changed = None, True
-                continue
-        found = _read_map(image.compression, tail, total)
-        if not isinstance(found, Needed):
-            break
-        length = found.bytes_needed
-    if found is None or not found.is_useful:
-        return None
-    return Mapped(found, stream.validator, changed)
+            data += chunk
+    return bytes(data), stream.validator
 
 
 def _read_map(
@@ -92,13 +111,3 @@ def _read_map(
         return read_map(compression, tail, total)
     except xz.BadXz:
         return None  # who decodes it tells what is wrong
-
-
-def _read_all(stream: Stream, length: int) -> bytes:
-    data = bytearray()
-    while len(data) < length:
-        chunk = stream.read(length - len(data))
-        if not chunk:
-            break
-        data += chunk
-    return bytes(data)

@@ -21,6 +21,7 @@ MIB = 2**20
 READ = {
     'jobs': ('jobs', '8', 8),
     'blanks': ('jobs', ' 8 ', 8),
+    'connections': ('connections', '1', 1),
     'a number as it is': ('jobs', 8, 8),
     'no retries': ('retries', '0', 0),
     'seconds': ('timeout', '2.5', 2.5),
@@ -41,6 +42,7 @@ READ = {
 
 REFUSED = {
     'no jobs': ('jobs', '0'),
+    'no connections': ('connections', '0'),
     'jobs in words': ('jobs', 'many'),
     'half a job': ('jobs', '1.5'),
     'negative retries': ('retries', '-1'),
