@@ -39,6 +39,11 @@ class BlockMap:
             0 < block.size <= LARGEST_BLOCK_BYTES for block in self.blocks
         )
 
+    @property
+    def to_fetch(self) -> int:
+        """Bytes of all blocks in the file."""
+        return sum(block.size for block in self.blocks)
+
     def missing(
         self, consumed: int, produced: int, ahead: Sequence[Block]
     ) -> Tuple[Block, ...]:

@@ -68,11 +68,23 @@ class BlockReceiver:
             provider.locate(image.file),
         )
         self._landing.begin(self._claims.parts)
+        self._shown = False
+        if all(part.is_complete for part in self._claims.parts):
+            self._show()
+
+    def _show(self) -> None:
+        """Tell people that it begins: others may have been served before."""
+        with self._jobs.changed:
+            shown, self._shown = self._shown, True
+        if not shown:
+            self._shared.progress.begin(
+                self._name, self._map.to_fetch, self.received
+            )
 
     @property
     def received(self) -> int:
-        """Bytes of the file at its source that are here."""
-        return self._map.file_size - sum(
+        """Bytes of blocks that are here."""
+        return self._map.to_fetch - sum(
             part.block.size - part.received for part in self._claims.parts
         )
 
@@ -122,6 +134,7 @@ class BlockReceiver:
             has_others: tells whether other connections to it are in use.
         """
         crowded = False
+        self._show()
         try:
             self._fetch(run)
         except errors.TransferError as error:

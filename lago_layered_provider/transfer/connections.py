@@ -1,8 +1,7 @@
 """Share the connections to a server among the images that want them.
 
-There are never more than `limit` to one server, whoever wants them. Images
-are served in the order in which they came: the next one gets what the one
-before cannot use.
+There are never more than `limit` to one server, whoever wants them. The
+largest image comes first; the next one gets what it cannot use.
 """
 
 from __future__ import annotations
@@ -43,13 +42,14 @@ class _Server:
 
     Attributes:
         waiting: who wants a connection for himself; goes before images.
+        images: with their sizes, the largest first.
     """
 
     limit: int
     busy: int = 0
     waiting: int = 0
     threads: int = 0
-    images: List[Wanting] = field(default_factory=list)
+    images: List[Tuple[int, Wanting]] = field(default_factory=list)
 
 
 class Connections:
@@ -67,12 +67,18 @@ class Connections:
 
     @contextlib.contextmanager
     def serving(
-        self, provider: Provider, path: str, image: Wanting
+        self, provider: Provider, path: str, image: Wanting, size: int
     ) -> Iterator[None]:
-        """Fetch the blocks of an image in the background."""
+        """Fetch the blocks of an image in the background.
+
+        Args:
+            size: of all of them, in bytes.
+        """
+        entry = (size, image)
         with self._changed:
             server = self._find(provider, path)
-            server.images.append(image)
+            server.images.append(entry)
+            server.images.sort(key=lambda each: each[0], reverse=True)
             while server.threads < server.limit:
                 server.threads += 1
                 threading.Thread(
@@ -84,7 +90,7 @@ class Connections:
             yield
         finally:
             with self._changed:
-                server.images.remove(image)
+                server.images.remove(entry)
 
     @contextlib.contextmanager
     def one(
@@ -147,11 +153,11 @@ class Connections:
         if self._closed or server.busy + server.waiting >= server.limit:
             return None
         now = time.monotonic()
-        for image in server.images:
+        for _, image in server.images:
             run = image.claim(now)
             if run is not None:
                 return image, run
-        for image in server.images:
+        for _, image in server.images:
             run = image.help(now)
             if run is not None:
                 return image, run

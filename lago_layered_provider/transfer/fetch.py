@@ -199,10 +199,9 @@ class Fetcher:
         except ValueError:
             return None  # what is here was not received by blocks
         with contextlib.closing(receiver):
-            self._progress.begin(
-                name, mapped.map.file_size, receiver.received
-            )
-            with self._connections.serving(provider, image.file, receiver):
+            with self._connections.serving(
+                provider, image.file, receiver, mapped.map.to_fetch
+            ):
                 return receiver.wait()
 
     def _verify(
