@@ -59,6 +59,13 @@ class BlockMap:
             ValueError: what is done does not belong to this file.
         """
         if self.plain:
+            ends = [consumed, *(block.end for block in ahead)]
+            moved = [
+                block for block in ahead
+                if (block.offset, block.size) != (block.at, block.makes)
+            ]
+            if max(ends) > self.file_size or produced != consumed or moved:
+                raise ValueError('pieces of another file')
             return tuple(_cut_gaps(consumed, ahead, self.file_size))
         before = [block for block in self.blocks if block.offset < consumed]
         end = before[-1] if before else Block(0, 0, 0, 0)
