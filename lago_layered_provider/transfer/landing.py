@@ -128,7 +128,9 @@ class Landing:
         for part in parts:
             self.give_room(part)
             block = part.block
-            if self._map.plain and part.received and not part.is_complete:
+            # Of a plain file any range may be done, and is written.
+            noted = block.at in self._ahead or block.at < self._produced
+            if self._map.plain and part.received and not noted:
                 self._ahead[block.at] = Block(
                     block.offset, part.received, block.at, part.received
                 )
