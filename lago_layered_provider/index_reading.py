@@ -69,7 +69,7 @@ def read_index(
                 f'was kept.', hint=OFFLINE_HINT,
             )
         check_signature(location, kept.body, kept.signature, settings)
-        return index.parse_index(kept.body, location)
+        return index.open_index(kept.body, location, kept.table)
     kept = _without_bad(kept, location, settings)
     try:
         fetched = fetch_index(location, settings, kept)
@@ -77,16 +77,17 @@ def read_index(
         if kept is None or _is_answer(error):
             raise
         warn(f'{error.message}; using the index kept from the last time')
-        return index.parse_index(kept.body, location)
+        return index.open_index(kept.body, location, kept.table)
     if fetched.body is None and kept is not None:
-        return index.parse_index(kept.body, location)
+        return index.open_index(kept.body, location, kept.table)
     body = fetched.body or b''
-    found = index.parse_index(body, location)
+    found = index.open_index(body, location)
     if kept and fetched.signature:
-        refuse_older(found, kept.body, kept.path)
+        refuse_older(found, kept.body, kept.path, kept.table)
     if store and keep:
         store.keep_index(
-            location, body, fetched.validator, fetched.signature
+            location, body, fetched.validator, fetched.signature,
+            found.table(),
         )
     return found
 
@@ -142,7 +143,10 @@ def check_signature(
         ) from None
 
 
-def refuse_older(found: Index, kept_body: bytes, path: str) -> None:
+def refuse_older(
+    found: Index, kept_body: bytes, path: str,
+    table: Optional[bytes] = None,
+) -> None:
     """Refuse an index that was published before the one that is kept.
 
     An old one has a good signature too; who can serve it would keep its
@@ -150,12 +154,13 @@ def refuse_older(found: Index, kept_body: bytes, path: str) -> None:
 
     Args:
         path: where the other one is kept.
+        table: what was kept with it.
 
     Raises:
         SignatureRefused: it is older; with both times.
     """
     try:
-        kept = index.parse_index(kept_body, path).timestamp
+        kept = index.open_index(kept_body, path, table).timestamp
     except errors.IndexFaults:
         return  # damaged or removed: it tells nothing
     now = found.timestamp

@@ -8,20 +8,9 @@ know the width, as in a CI log.
 from __future__ import annotations
 
 import time
-from typing import IO, Any, Dict, NamedTuple, Optional
+from typing import IO, Any, Dict, NamedTuple, Optional, Sequence, Set
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Column
 from rich.text import Text
 from rich.tree import Tree
 
@@ -35,7 +24,9 @@ WIDEST_COLUMNS = 10**5
 
 #: A tree may be that wide before its sizes leave their columns.
 TREE_COLUMNS = 46
-LABEL_COLUMNS = 26
+
+#: A plan with more layers lists only those that are concerned.
+LISTED_LAYERS = 50
 
 #: A log gets a line for a running layer when that much time has passed.
 LINE_SECONDS = 5
@@ -60,32 +51,50 @@ def make_console(stream: IO[str], width: Optional[int] = None) -> Console:
 
 def print_plan(plan: Plan, console: Console) -> None:
     """Print the layers as a tree, and what they need in all."""
-    widths = [_width(plan, layer) for layer in plan.layers]
-    width = min(max(widths, default=0), TREE_COLUMNS)
+    layers = _listed(plan)
+    if layers:
+        _print_layers(layers, console)
+    hidden = len(plan.layers) - len(layers)
+    if hidden and layers:
+        console.print(f'({hidden} more are present)')
+    console.print(_summary(plan))
+
+
+def _listed(plan: Plan) -> Sequence[Layer]:
+    """Return the layers to show, base before layer.
+
+    Of very many these are the missing ones and what they stand on.
+    """
+    if len(plan.layers) <= LISTED_LAYERS:
+        return plan.layers
+    concerned: Set[Optional[str]] = set()
+    for layer in reversed(plan.layers):
+        if layer.name in concerned or layer.state is not State.PRESENT:
+            concerned |= {layer.name, layer.base}
+    return [layer for layer in plan.layers if layer.name in concerned]
+
+
+def _print_layers(layers: Sequence[Layer], console: Console) -> None:
+    widths: Dict[Optional[str], int] = {}
+    depths: Dict[Optional[str], int] = {None: -1}
+    for layer in layers:
+        depths[layer.name] = depths[layer.base] + 1
+        widths[layer.name] = len(layer.name) + 4 * depths[layer.name]
+    width = min(max(widths.values()), TREE_COLUMNS)
     console.print(f'{"LAYER":<{width}}{_columns("FETCH", "KEEP", "STATE")}')
     forest = Tree('', guide_style='dim', hide_root=True)
     nodes: Dict[Optional[str], Tree] = {}
-    for layer, used in zip(plan.layers, widths):
-        text = Text(layer.name + ' ' * (width - used))
+    for layer in layers:
+        text = Text(layer.name + ' ' * (width - widths[layer.name]))
         text.append_text(_layer_columns(layer))
         nodes[layer.name] = nodes.get(layer.base, forest).add(text)
     print_tree(forest, console)
-    console.print(_summary(plan))
 
 
 def print_tree(tree: Tree, console: Console) -> None:
     """Print a tree; a long name may leave the line, but is not cut off."""
     wide = make_console(console.file, WIDEST_COLUMNS)
     wide.print(tree, no_wrap=True)
-
-
-def _width(plan: Plan, layer: Layer) -> int:
-    """The columns of a name with the branches before it."""
-    width = len(layer.name)
-    while layer.base is not None:
-        layer = plan.layer(layer.base)
-        width += 4
-    return width
 
 
 def _columns(fetch: str, keep: str, state: str) -> str:
@@ -170,10 +179,10 @@ class LineProgress(NoProgress):
 
     def __init__(self, console: Console, words: Words = Words()) -> None:
         super().__init__(console, words)
-        self._counts: Dict[str, _Count] = {}
+        self._counts: Dict[str, Count] = {}
 
     def begin(self, name: str, total: Optional[int], done: int) -> None:
-        self._counts[name] = _Count(total, done)
+        self._counts[name] = Count(total, done)
         here = f', {size_text(done)} of it are here' if done else ''
         self._say(name, f'{self._words.doing} {size_text(total)}{here}')
 
@@ -193,10 +202,10 @@ class LineProgress(NoProgress):
         self._say(name, outcome)
 
     def _say(self, name: str, text: str) -> None:
-        self._console.print(f'{_label(name)}: {text}')
+        self._console.print(f'{label(name)}: {text}')
 
 
-class _Count:
+class Count:
     """How far a layer is, how fast, and when that was last said."""
 
     def __init__(self, total: Optional[int], done: int) -> None:
@@ -228,57 +237,7 @@ class _Count:
         return f'{size_text((self._done - self._first) / seconds)}/s'
 
 
-class _SpeedColumn(ProgressColumn):
-    """rich's own speaks of MB beside our MiB."""
-
-    def render(self, task: Task) -> Text:
-        if task.finished:
-            return Text('fetched', style='green')
-        return Text(f'{size_text(task.speed)}/s' if task.speed else '')
-
-
-class BarProgress(LineProgress):
-    """A bar for each running layer, for terminals."""
-
-    def __init__(self, console: Console, words: Words = Words()) -> None:
-        super().__init__(console, words)
-        self._bars = Progress(
-            TextColumn('{task.description}', table_column=Column(
-                no_wrap=True, overflow='ellipsis', max_width=LABEL_COLUMNS,
-            )),
-            BarColumn(bar_width=None),
-            DownloadColumn(binary_units=True),
-            _SpeedColumn(),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            console=console,
-            transient=True,
-        )
-        self._tasks: Dict[str, TaskID] = {}
-
-    def __enter__(self) -> BarProgress:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *exc: Any) -> None:
-        self._bars.stop()
-
-    def begin(self, name: str, total: Optional[int], done: int) -> None:
-        self._counts[name] = _Count(total, done)
-        self._tasks[name] = self._bars.add_task(
-            _label(name), total=total, completed=done
-        )
-
-    def advance(self, name: str, count: int) -> None:
-        self._counts[name].advance(count)
-        self._bars.advance(self._tasks[name], count)
-
-    def end(self, name: str, outcome: str) -> None:
-        if name in self._tasks:
-            self._bars.remove_task(self._tasks.pop(name))
-        super().end(name, outcome)
-
-
-def _label(name: str) -> str:
+def label(name: str) -> str:
     """The name without its repository: 80 columns are few."""
     return name.split(':', 1)[-1]
 
@@ -289,6 +248,9 @@ def make_progress(
     """Return the display for a `progress` setting."""
     if kind == 'none':
         return NoProgress(console, words)
-    bars = kind == 'bar' or (kind == 'auto' and console.is_terminal)
-    display = BarProgress if bars else LineProgress
-    return display(console, words)
+    if kind == 'bar' or (kind == 'auto' and console.is_terminal):
+        # It takes longer than a plan where nothing is missing.
+        from .report_bars import BarProgress
+
+        return BarProgress(console, words)
+    return LineProgress(console, words)

@@ -144,13 +144,14 @@ class Sources:
         Returns:
             those of them that were not looked up before.
         """
+        images = [
+            image for image in images if image.key not in self._looked_up
+        ]
+        if not images:
+            return []
         from . import lookup, threads
 
-        todo = [
-            image for image in images
-            if image.key not in self._looked_up
-            and not lookup.is_complete(image)
-        ]
+        todo = [image for image in images if not lookup.is_complete(image)]
         if self.settings.offline:
             for image in todo:
                 self._check_local(image)

@@ -8,15 +8,17 @@ from __future__ import annotations
 import collections
 import sys
 from typing import (
-    Any, Deque, Dict, Iterator, List, Mapping, Optional, Tuple,
+    Any, Deque, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple,
 )
 
 from .. import report, report_tables
 from ..core import errors
+from ..core.catalog import Catalog, IndexNeeded
 from ..core.forest import Forest, Key, grow_forest, short_base
 from ..core.index import Index
-from ..core.model import Image, Stored
-from ..core.names import own_place, store_names
+from ..core.model import Image, Stored, Unknown
+from ..core.names import Names, own_place, store_names
+from ..core.resolve import MAX_CHAIN_DEPTH
 from ..core.sizes import size_text
 from ..report_tables import Node
 from ..store import Store
@@ -39,8 +41,9 @@ def run_list(context: Context) -> int:
     if context.args.tree:
         forest = grow_forest(images, sources.catalog.base_of)
         images = forest.images
+    serving = _Serving(context.store, sources.catalog, images, faults)
     rows = {
-        image.key: _row(image, _present(context.store, image, faults), names)
+        image.key: _row(image, serving.find(image) is not None, names)
         for image in images
     }
     several = len(indexes) > 1
@@ -112,12 +115,52 @@ def find_stored(store: Store, image: Image) -> Optional[Stored]:
     )[1]
 
 
-def _present(store: Store, image: Image, faults: List[str]) -> bool:
-    try:
-        return find_stored(store, image) is not None
-    except errors.LayeredError as error:
-        faults.append(error.message)
-        return False
+class _Serving:
+    """The files of the store that serve as images, whatever their names."""
+
+    def __init__(
+        self, store: Store, catalog: Catalog, images: Sequence[Image],
+        faults: List[str],
+    ) -> None:
+        self._catalog = catalog
+        self._stored: Dict[str, Stored] = {}
+        for name in (
+            *(name for image in images for name in store_names(image)),
+            *store.find_same(
+                digest for image in images for digest in image.digests
+            ),
+        ):
+            try:
+                self._add(name, store)
+            except errors.LayeredError as error:
+                faults.append(error.message)
+        self._names = Names(self._stored)
+
+    def _add(self, name: Optional[str], store: Store) -> None:
+        while name is not None and name not in self._stored:
+            here = store.find(name)
+            if here is None:
+                return
+            self._stored[name] = here
+            name = here.backing
+
+    def find(
+        self, image: Image, depth: int = MAX_CHAIN_DEPTH
+    ) -> Optional[Stored]:
+        """Return the file that serves as an image, None for none."""
+        own = own_place(image, self._stored)[1]
+        if own or not depth or not any(self._names.copies(image)):
+            return own
+        try:
+            base = self._catalog.base_of(image)
+        except (errors.LayeredError, IndexNeeded):
+            return None
+        if base is None:
+            return self._names.find(image, None)
+        if isinstance(base, Unknown):
+            return None
+        below = self.find(base, depth - 1)
+        return self._names.find(image, below.name) if below else None
 
 
 def _show_trees(

@@ -21,7 +21,6 @@ from typing import (
 )
 
 from . import errors, missing
-from .entry import names_file
 from .index import Index
 from .model import (
     Base,
@@ -180,12 +179,11 @@ class Catalog:
         self, found: Index, base: Union[BaseFile, BaseDigest]
     ) -> List[Image]:
         images, faults = [], []
-        for template, version, entry in found.entries():
-            if names_file(entry, base):
-                try:
-                    images.append(self._get(found, template, version))
-                except errors.IndexFaults as error:
-                    faults.append(error)
+        for template, version in found.named(base):
+            try:
+                images.append(self._get(found, template, version))
+            except errors.IndexFaults as error:
+                faults.append(error)
         if faults and not images:
             raise faults[0]
         return images
@@ -217,13 +215,15 @@ class Catalog:
     def _newest_not_newer(
         self, found: Index, image: Image, base: BaseName
     ) -> Optional[Image]:
-        newer = []
-        for one in found.newest_first(base.template):
-            if one.key == image.key:
-                continue
-            if one.timestamp <= image.timestamp:
-                return self._known.get(one.key, one)
-            newer.append(self._known.get(one.key, one))
+        def others(not_after: Optional[float]) -> Iterator[Image]:
+            for one in found.newest_first(base.template, not_after):
+                if one.key != image.key:
+                    yield self._known.get(one.key, one)
+
+        older = next(others(image.timestamp), None)
+        if older:
+            return older
+        newer = list(others(None))
         return _not_newer(image, base, newer) if newer else None
 
     def _pick(self, found: Index, wanted: Wanted) -> Image:

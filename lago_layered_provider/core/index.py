@@ -2,20 +2,31 @@
 
 Lago's own format (`name`, `sources`, `templates`) with the keys that this
 project adds per version; docs/index-format.rst has them. An entry is looked
-at only when somebody asks for it: an index of 100,000 versions costs no more
-than its JSON, and a faulty entry disables itself and never its neighbours.
+at only when somebody asks for it: a faulty entry disables itself and never
+its neighbours, and an index of 100,000 versions costs no more than finding
+where they stand (`index_scan`).
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import Any, Iterator, List, Mapping, Optional, Tuple
+from typing import (
+    Any, Iterator, List, Mapping, Optional, Tuple, Union,
+)
 
 from . import entry, errors, model
-from .model import Image, ImageRef
+from .index_entries import Templates, Versions
+from .index_scan import SEARCHED, read_table, render_table, scan
+from .model import BaseDigest, BaseFile, Image, ImageRef
 
 MAX_INDEX_BYTES = 64 * 2**20
+
+#: From here on it pays not to make objects of all entries.
+LARGE_BYTES = 2**20
+
+#: A timestamp, and the version that has it.
+Aged = Tuple[float, str]
 
 
 @dataclass(frozen=True)
@@ -96,17 +107,26 @@ class Index:
                 hint='Its neighbours can be used; tell the admin.',
             ) from None
 
-    def newest_first(self, template: str) -> Iterator[Image]:
+    def newest_first(
+        self, template: str, not_after: Optional[float] = None
+    ) -> Iterator[Image]:
         """Return the versions of a template that are not faulty.
 
         Each is read only when its turn comes.
+
+        Args:
+            not_after: leave out those with a later timestamp.
         """
         entries = self._entries(template)
-        ages = [
-            (entry.read_age(found), version)
-            for version, found in entries.items()
+        ages = (
+            entries.ages() if isinstance(entries, Versions)
+            else map(entry.read_age, entries.values())
+        )
+        pairs = [
+            pair for pair in zip(ages, entries)
+            if not_after is None or pair[0] <= not_after
         ]
-        for _, version in sorted(ages, reverse=True):
+        for _, version in _latest_first(pairs):
             try:
                 yield self.image(template, version)
             except errors.IndexFaults:
@@ -119,10 +139,40 @@ class Index:
                 if isinstance(found, dict):
                     yield template, version, found
 
+    def named(
+        self, base: Union[BaseFile, BaseDigest]
+    ) -> Iterator[Tuple[str, str]]:
+        """Return template and version of what a base may be."""
+        found = self.entries()
+        if isinstance(self.raw_templates, Templates):
+            if isinstance(base, BaseFile):
+                found = self.raw_templates.holding(base.name)
+            elif base.digest.algorithm == SEARCHED:
+                found = self.raw_templates.holding(base.digest.value)
+        for template, version, each in found:
+            if isinstance(each, dict) and entry.names_file(each, base):
+                yield template, version
+
+    def table(self) -> Optional[bytes]:
+        """Return what spares reading all of it again; None if it is small.
+        """
+        if not isinstance(self.raw_templates, Templates):
+            return None
+        return render_table(self.raw_templates.table)
+
     def _entries(self, template: str) -> Mapping[str, Any]:
         found = self.raw_templates.get(template)
         versions = found.get('versions') if isinstance(found, dict) else None
-        return versions if isinstance(versions, dict) else {}
+        return versions if isinstance(versions, Mapping) else {}
+
+
+def _latest_first(pairs: List[Aged]) -> Iterator[Aged]:
+    """Sort; mostly nobody asks for more than the first one."""
+    if pairs:
+        latest = max(pairs)
+        yield latest
+        pairs.remove(latest)
+        yield from sorted(pairs, reverse=True)
 
 
 def _shown(name: str) -> str:
@@ -136,15 +186,46 @@ def parse_index(data: bytes, location: str) -> Index:
         IndexFaults: the document as a whole cannot be used.
     """
     document = parse_json(data, location)
-    faults: List[str] = []
     if not isinstance(document, dict):
         raise errors.IndexFaults(location, ['is not a JSON object'])
+    return _make_index(document, location)
+
+
+def open_index(
+    data: bytes, location: str, table: Optional[bytes] = None
+) -> Index:
+    """Read an index as `parse_index` does, a large one only where needed.
+
+    Args:
+        table: what `Index.table` gave for the same bytes.
+
+    Raises:
+        IndexFaults: the document as a whole cannot be used.
+    """
+    if not LARGE_BYTES <= len(data) <= MAX_INDEX_BYTES:
+        return parse_index(data, location)
+    found = (read_table(table) if table else None) or scan(data)
+    if found is None:
+        return parse_index(data, location)
+    document = {'templates': {}, **found.head}
+    if 'templates' not in found.head:
+        document['templates'] = Templates(data, found)
+    return _make_index(document, location)
+
+
+def _make_index(document: Mapping[str, Any], location: str) -> Index:
+    """Make an index of a document.
+
+    Raises:
+        IndexFaults: it cannot be used.
+    """
+    faults: List[str] = []
     try:
         model.check_name(document.get('name'), 'the repository\'s name')
     except ValueError as error:
         faults.append(str(error))
     for key in ('sources', 'templates'):
-        if not isinstance(document.get(key, {}), dict):
+        if not isinstance(document.get(key, {}), Mapping):
             faults.append(f'"{key}" is not an object')
     if faults:
         raise errors.IndexFaults(location, faults)

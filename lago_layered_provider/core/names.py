@@ -3,7 +3,8 @@
 The name is Lago's, unless an image that was published again, or one of
 another repository that has the same name, has it already: files that others
 may stand on are never replaced. And what is in the store already under
-another name, on the same base, is not kept twice.
+another name, on the same base, is not kept twice; bases are the same that
+have the same bytes, all the way down.
 """
 
 from __future__ import annotations
@@ -40,10 +41,11 @@ def own_place(image: Image, stored: Mapping[str, Stored]) -> Place:
     """Return the image's name in the store, and the file if it is there."""
     plain, *others = store_names(image)
     for name in others:
-        if name in stored and not _differs(image, stored[name].digests):
-            return name, stored[name]
+        other = stored.get(name)
+        if other and not _differs(image.digests, other.digests):
+            return name, other
     here = stored.get(plain)
-    if here and _differs(image, here.digests):
+    if here and _differs(image.digests, here.digests):
         return others[0], None
     return plain, here
 
@@ -74,11 +76,10 @@ class Names:
             StoreError: another image of this plan has its name, and they
                 cannot be told apart.
         """
-        name, here = own_place(image, self._stored)
-        if here is None:
-            here = self._find_same(image, base)
+        here = self.find(image, base)
         if here is not None:
             return here.name, here
+        name = own_place(image, self._stored)[0]
         marks = list(_marks(image, base))
         for mark in marks:
             if mark in self._planned:
@@ -88,17 +89,43 @@ class Names:
         self._planned.update(dict.fromkeys(marks, name))
         return name, None
 
-    def _find_same(
-        self, image: Image, base: Optional[str]
-    ) -> Optional[Stored]:
-        """Return a file of the same bytes on the same base."""
+    def find(self, image: Image, base: Optional[str]) -> Optional[Stored]:
+        """Return the file that serves as an image, None for none.
+
+        Args:
+            base: the name of its base in the store.
+        """
+        own = own_place(image, self._stored)[1]
+        if own is not None:
+            return own
+        for here in self.copies(image):
+            if self._is_same(here.backing, base):
+                return here
+        return None
+
+    def copies(self, image: Image) -> Iterator[Stored]:
+        """Yield the files that have the bytes of an image, on any base."""
         for digest in image.digests:
             for here in self._by_digest.get(digest, ()):
-                if here.backing == base and not _differs(
-                    image, here.digests
-                ):
-                    return here
-        return None
+                if not _differs(image.digests, here.digests):
+                    yield here
+
+    def _is_same(self, one: Optional[str], other: Optional[str]) -> bool:
+        """Tell whether two files and all below them have the same bytes."""
+        # A circle, which only a damaged store has, ends too.
+        for _ in range(len(self._stored) + 1):
+            if one == other:
+                return True
+            left = self._stored.get(one or '')
+            right = self._stored.get(other or '')
+            if (
+                left is None or right is None
+                or not set(left.digests).intersection(right.digests)
+                or _differs(left.digests, right.digests)
+            ):
+                return False
+            one, other = left.backing, right.backing
+        return False
 
     def _free(self, name: str, image: Image) -> str:
         """Return a name that no other image of the plan has."""
@@ -123,9 +150,9 @@ def _marks(image: Image, base: Optional[str]) -> Iterator[Mark]:
         yield image.digest, base
 
 
-def _differs(image: Image, digests: Iterable[Digest]) -> bool:
-    known = {digest.algorithm: digest.value for digest in digests}
+def _differs(some: Iterable[Digest], others: Iterable[Digest]) -> bool:
+    known = {digest.algorithm: digest.value for digest in others}
     return any(
         known.get(digest.algorithm, digest.value) != digest.value
-        for digest in image.digests
+        for digest in some
     )

@@ -15,7 +15,7 @@ an image that was published again under the same name::
         partial/NAME.json       how far it is, whether it is verified
         partial/NAME.N.spool    bytes received since the checkpoint at N
         partial/NAME+repair     a copy that replaces a damaged NAME; with .head
-        indexes/DIGEST.json     an index kept, by the digest of its URL; the
+        indexes/DIGEST.index    an index kept, by the digest of its URL; the
                                 signed one of a URL beside the other one
         reservations/ID.json    what a running transfer needs, flocked by it
         usage/UUID.json         which images an environment stands on

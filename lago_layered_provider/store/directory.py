@@ -196,9 +196,12 @@ class Store:
         body: bytes,
         validator: Optional[str],
         signature: Optional[bytes] = None,
+        table: Optional[bytes] = None,
     ) -> None:
         """Keep an index; does nothing where the store cannot be written."""
-        indexes.keep_index(self._paths, url, body, validator, signature)
+        indexes.keep_index(
+            self._paths, url, body, validator, signature, table
+        )
 
     def kept_index(
         self, url: str, *, signed: bool = False

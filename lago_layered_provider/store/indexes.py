@@ -1,21 +1,27 @@
 """Indexes kept from the last time, for a 304 or when a server is away.
 
-They spare requests and nothing else: one that cannot be kept harms nobody,
-and one that cannot be read is absent. Signed ones lie beside the others: who
-demands no signature does not take away what others have checked.
+They spare requests and work and nothing else: one that cannot be kept harms
+nobody, and one that cannot be read is absent. Signed ones lie beside the
+others: who demands no signature does not take away what others have checked.
+
+A file is a line of JSON, and the parts that it names with their lengths and a
+check sum, one after the other.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
 import time
+import zlib
 from dataclasses import dataclass
-from typing import Optional
+from typing import BinaryIO, Iterable, List, Optional
 
 from . import files, layout
+
+#: The first line is short: a URL, a validator, a signature.
+_MAX_HEAD_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,7 @@ class KeptIndex:
     """An index as it was received.
 
     `validator` names that state of it to its server; `fetched` is in seconds
-    since 1970; `path` is where it is kept.
+    since 1970; `table` is what was kept with it; `path` is where it is kept.
     """
 
     url: str
@@ -31,6 +37,7 @@ class KeptIndex:
     validator: Optional[str]
     fetched: float
     signature: Optional[bytes] = None
+    table: Optional[bytes] = None
     path: str = ''
 
 
@@ -40,21 +47,26 @@ def keep_index(
     body: bytes,
     validator: Optional[str],
     signature: Optional[bytes] = None,
+    table: Optional[bytes] = None,
 ) -> None:
-    """Keep an index in place of an older one, where the store allows it."""
-    value = {
+    """Keep an index in place of an older one, where the store allows it.
+
+    Args:
+        table: what spares reading all of the body again.
+    """
+    parts = [body, table or b'', signature or b'']
+    head = json.dumps({
         'url': _without_user(url),
         'validator': validator,
         'fetched': time.time(),
-        'body': base64.b64encode(body).decode(),
-    }
-    if signature is not None:
-        value['signature'] = base64.b64encode(signature).decode()
+        'lengths': [len(part) for part in parts],
+        'crc32': _checksum(parts),
+    })
     try:
         os.makedirs(paths.indexes, exist_ok=True)
         files.write_file(
             _path(paths, url, signature is not None),
-            json.dumps(value).encode(), shared=True,
+            b''.join((head.encode(), b'\n', *parts)), shared=True,
         )
     except OSError:
         pass
@@ -70,25 +82,53 @@ def kept_index(
     """
     path = _path(paths, url, signed)
     try:
-        value = files.read_object(path)
-        if value is None or value['url'] != _without_user(url):
-            return None
-        validator = value['validator']
-        if validator is not None and not isinstance(validator, str):
+        with open(path, 'rb') as stream:
+            head = json.loads(stream.readline(_MAX_HEAD_BYTES))
+            body, table, signature = _read_parts(
+                stream, head['lengths'], head['crc32']
+            )
+        validator = head['validator']
+        if (
+            head['url'] != _without_user(url)
+            or not isinstance(validator, (str, type(None)))
+            or signed != bool(signature)
+        ):
             return None
         return KeptIndex(
             url=url,
-            body=base64.b64decode(value['body'], validate=True),
+            body=body,
             validator=validator,
-            fetched=float(value['fetched']),
-            signature=(
-                base64.b64decode(value['signature'], validate=True)
-                if signed else None
-            ),
+            fetched=float(head['fetched']),
+            signature=signature or None,
+            table=table or None,
             path=path,
         )
-    except (OSError, KeyError, ValueError, TypeError):
+    except (OSError, KeyError, ValueError, TypeError, RecursionError):
         return None
+
+
+def _read_parts(
+    stream: BinaryIO, lengths: List[int], checksum: int
+) -> List[bytes]:
+    """Read what follows the first line.
+
+    Raises:
+        ValueError: it is not what was written.
+    """
+    left = os.fstat(stream.fileno()).st_size - stream.tell()
+    if min(lengths) < 0 or sum(lengths) != left:
+        raise ValueError('another length')
+    parts = [stream.read(length) for length in lengths]
+    if _checksum(parts) != checksum:
+        raise ValueError('another check sum')
+    return parts
+
+
+def _checksum(parts: Iterable[bytes]) -> int:
+    value = 0
+    for part in parts:
+        value = zlib.crc32(part, value)
+    return value
 
 
 def _path(paths: layout.Layout, url: str, signed: bool) -> str:

@@ -137,4 +137,4 @@ class Layout:
     def index(self, url: str) -> str:
         """The kept index of a URL."""
         digest = hashlib.sha256(url.encode('utf-8', 'surrogatepass'))
-        return os.path.join(self.indexes, f'{digest.hexdigest()[:32]}.json')
+        return os.path.join(self.indexes, f'{digest.hexdigest()[:32]}.index')

@@ -93,6 +93,35 @@ def test_the_same_layer_on_another_base_is_another_image() -> None:
     assert set(states(plan_of([other], *present)).values()) == {'missing'}
 
 
+@pytest.mark.parametrize('copy, found', [
+    (stored('b:el7:v1', 'X'), 'a:nfs:v1'),
+    # Another image, and one that nobody can compare.
+    (replace(stored('b:el7:v1', 'X'), digests=()), 'b:share:v1'),
+    (replace(stored('b:el7:v1', 'X'), digests=(
+        *stored('b:el7:v1', 'X').digests, Digest('sha1', 'a' * 40),
+    )), 'b:share:v1'),
+])
+def test_a_base_that_is_there_twice(copy: Stored, found: str) -> None:
+    base = replace(stored('a:base:v1', 'X'), digests=(
+        *stored('a:base:v1', 'X').digests, Digest('sha1', 'b' * 40),
+    ))
+    plan = plan_of([B], base, copy, stored('a:nfs:v1', 'N', 'a:base:v1'))
+    assert plan.tops == (found,)
+    assert states(plan)[found] == (
+        'present' if found == 'a:nfs:v1' else 'missing'
+    )
+
+
+def test_a_circle_in_the_store_ends() -> None:
+    plan = plan_of(
+        [B], stored('b:el7:v1', 'X'),
+        stored('a:nfs:v1', 'N', 'a:one:v1'),
+        stored('a:one:v1', 'X', 'a:two:v1'),
+        stored('a:two:v1', 'X', 'a:one:v1'),
+    )
+    assert states(plan) == {'b:el7:v1': 'present', 'b:share:v1': 'missing'}
+
+
 def test_a_flat_copy_is_no_layer() -> None:
     plan = plan_of([B], stored('a:flat:v1', 'N'))
     assert set(states(plan).values()) == {'missing'}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import List, Optional
 
 import pytest
 from hypothesis import given, settings
@@ -115,21 +116,31 @@ def test_reservation_needs_a_prepared_store(tmp_path: Path) -> None:
 
 # Kept indexes.
 
+#: The first line of the kept index `body`.
+HEAD = {
+    'url': URL, 'validator': None, 'fetched': 1, 'lengths': [4, 0, 0],
+    'crc32': zlib.crc32(b'body'),
+}
+
+
 @given(
     st.binary(max_size=1000),
     st.one_of(st.none(), st.text(st.characters(codec='utf-8'))),
+    st.one_of(st.none(), st.binary(min_size=1)),
 )
 @settings(max_examples=30, deadline=None)
 def test_index_comes_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, body: bytes,
-    validator: Optional[str],
+    validator: Optional[str], table: Optional[bytes],
 ) -> None:
     store = Store(str(tmp_path_factory.getbasetemp() / 'indexes'))
     store.keep_index(URL, b'older', None)
-    store.keep_index(URL, body, validator)
+    store.keep_index(URL, body, validator, table=table)
     kept = store.kept_index(URL)
     assert kept is not None
-    assert (kept.url, kept.body, kept.validator) == (URL, body, validator)
+    assert (kept.url, kept.body, kept.validator, kept.table) == (
+        URL, body, validator, table
+    )
     assert kept.fetched > 1.6e9
 
 
@@ -159,19 +170,6 @@ def test_signed_index_lies_beside_the_other_one(store: Store) -> None:
     assert store.kept_index(URL, signed=True) is None
 
 
-@pytest.mark.parametrize('damage', [{}, {'signature': '?'},
-                                    {'signature': 7}])
-def test_index_whose_signature_is_lost_is_absent(
-    store: Store, damage: Dict[str, Any]
-) -> None:
-    store.keep_index(URL, b'body', None, b'signature')
-    [path] = Path(store.root, '.layered/indexes').iterdir()
-    value = json.loads(path.read_text())
-    del value['signature']
-    path.write_text(json.dumps({**value, **damage}))
-    assert store.kept_index(URL, signed=True) is None
-
-
 def test_password_of_a_url_is_not_kept(store: Store) -> None:
     url = 'http://user:secret@server/repo.metadata'
     store.keep_index(url, b'body', None)
@@ -181,17 +179,44 @@ def test_password_of_a_url_is_not_kept(store: Store) -> None:
     assert kept is not None and kept.url == url
 
 
-@pytest.mark.parametrize('damage', [
-    '', '{', '[]', 'null', '{"url": "http://server/repo.metadata"}',
-    json.dumps({'url': URL, 'validator': 1, 'fetched': 1, 'body': ''}),
-    json.dumps({'url': URL, 'validator': None, 'fetched': 1, 'body': '?'}),
-    json.dumps({'url': URL, 'validator': None, 'fetched': 'x', 'body': ''}),
-    json.dumps({'url': 'x', 'validator': None, 'fetched': 1, 'body': ''}),
+def test_any_damage_makes_an_index_absent(store: Store) -> None:
+    store.keep_index(URL, b'body', None, b'signature', b'table')
+    [path] = Path(store.root, '.layered/indexes').iterdir()
+    data = path.read_bytes()
+    for at in range(len(data)):
+        for damaged in (
+            data[:at], data[:at] + data[at + 1:],
+            data[:at] + bytes([data[at] ^ 1]) + data[at + 1:],
+        ):
+            path.write_bytes(damaged)
+            kept = store.kept_index(URL, signed=True)
+            # The first line says when it was fetched, and what it is called.
+            assert kept is None or at < data.index(b'\n') and (
+                kept.body, kept.table, kept.signature
+            ) == (b'body', b'table', b'signature')
+    path.write_bytes(data + b'more')
+    assert store.kept_index(URL, signed=True) is None
+    path.write_bytes(data)
+    assert store.kept_index(URL, signed=True)
+
+
+@pytest.mark.parametrize('head', [
+    '', '{', '[]', 'null', '[' * 10**5,
+    json.dumps({'url': URL, 'validator': None, 'fetched': 1}),
+    json.dumps({**HEAD, 'validator': 1}),
+    json.dumps({**HEAD, 'fetched': 'x'}),
+    json.dumps({**HEAD, 'url': 'x'}),
+    json.dumps({**HEAD, 'lengths': [4]}),
+    json.dumps({**HEAD, 'lengths': [5, -1, 0]}),
+    json.dumps({**HEAD, 'lengths': 'xyz'}),
+    json.dumps({**HEAD, 'crc32': 1}),
 ])
-def test_damaged_index_is_absent(store: Store, damage: str) -> None:
+def test_damaged_index_is_absent(store: Store, head: str) -> None:
     store.keep_index(URL, b'body', None)
     [path] = Path(store.root, '.layered/indexes').iterdir()
-    path.write_text(damage)
+    path.write_text(f'{json.dumps(HEAD)}\nbody')
+    assert store.kept_index(URL)
+    path.write_text(f'{head}\nbody')
     assert store.kept_index(URL) is None
 
 
