@@ -63,7 +63,7 @@ unit: setup ## Run the unit tests: seconds, no network, no Lago
 functional: setup ## Run the functional tests: real lago, qemu-img, servers
 	$(RUN) -m pytest tests/functional -n 2 $(ARGS)
 
-bench: setup ## Measure against Lago's own provider
+bench: $(VENV)/bench.stamp ## Measure against Lago's own, curl, aria2; an hour
 	$(RUN) benchmarks/run.py $(ARGS)
 
 man: setup ## Build the man page, build/man/lago-template-repo.1
@@ -99,6 +99,12 @@ $(VENV)/lago.stamp: .ci/lago_for_python3.py $(VENV)/pyvenv.cfg
 	@echo 'Getting Lago for Python 3, which takes about half a minute'
 	@$(RUN) $< > $@.new
 	@mv $@.new $@
+
+$(VENV)/bench.stamp: $(VENV)/setup.stamp
+	@echo 'Installing what draws the plot'
+	@$(RUN) -m pip install --quiet --disable-pip-version-check \
+		--use-pep517 --editable '.[bench]'
+	@touch $@
 
 $(VENV)/setup.stamp: setup.cfg setup.py $(VENV)/lago.stamp
 	@echo 'Installing lago-layered-provider and its test tools'

@@ -1,51 +1,55 @@
 """Build the chain of images that is fetched, once, and publish it twice.
 
-The content is real: files below /usr, each from a block of its own on as a
-file system puts them, in an order that only their names decide. So images
-compress as those of an installed system do, but differ between machines;
-their sizes stand in the results.
+The content is real files from below /usr, in an order that only their names
+decide. So images compress as those of an installed system do, but differ
+between machines; their sizes stand in the results.
 
-Three images of 5 : 2 : 1, as a system and two layers of additions have it.
-They are published with this project's index and with Lago's sidecars:
+    system   an ext4 file system (``mkfs.ext4 -d``) with ten thirteenths of
+             the files
+    tools    stands on it, with other files, each from a block of its own on,
+             written behind the file system as a guest would
+    app      stands on that, with as much again
 
-    xz/    as lago-images does (lago.utils.compress, its only compressor):
-           ``xz --best --threads=0 --block-size=16777216``
-    zst/   ``zstd -12 -T0``
+Published twice, with the index and the digests of ``create``:
+
+    xz/    compressed as lago-images does (lago.utils.compress, its only
+           compressor): ``xz --best --threads=0 --block-size=16777216``;
+           with Lago's sidecars beside the images
+    zst/   by ``create`` as it is: frames of 16 MiB with a seek table
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
+from lago_layered_provider.publishing.packing import DIGESTS
 from tests.lab import Publisher, guest_digest, run
 from tests.lab.images import create, write_at
 
-MIB = 1 << 20
-BLOCK = 4096
-PIECE = 16 * MIB
+from .content import MIB, Content
 
 #: To be raised when anything here changes what is built.
-RECIPE = 1
+RECIPE = 3
 
-SOURCE = Path('/usr')
-#: Larger files would be a large part of an image.
-LARGEST_FILE = 64 * MIB
+#: Name -> parts of all files; each image stands on the one before it.
+SHARES = {'system': 20, 'tools': 3, 'app': 3}
+VERSION = 'v1'
+REPOSITORY = 'bench'
 
-#: Name -> eighths of the whole; each stands on the one before it.
-SHARES = {'system': 5, 'tools': 2, 'app': 1}
+#: Of the file system, above what its files take; and of the disk behind it.
+ROOM = 1.25
 
-COMPRESSORS: Dict[str, List[str]] = {
-    'xz': ['xz', '--best', '--threads=0', '--block-size=16777216'],
-    'zst': ['zstd', '-12', '-T0', '--quiet', '--rm'],
-}
+XZ = ('xz', '--best', '--threads=0', '--block-size=16777216')
 #: xz --best packs 2 MB in a second.
 COMPRESS_SECONDS = 4 * 3600
+
+KINDS = ('xz', 'zst')
 
 
 @dataclass
@@ -58,13 +62,17 @@ class Chain:
             their headers give.
         sizes: name -> bytes of the image, base first.
         packed: compression -> name -> bytes of the published file.
-        guest_sha256: what a guest sees of the last image.
+        files: compression -> name -> path of it below `root`.
+        guest_sha256: what a guest sees, by name.
+        files_bytes: of the files that are in the images.
     """
 
     root: Path
     sizes: Dict[str, int] = field(default_factory=dict)
     packed: Dict[str, Dict[str, int]] = field(default_factory=dict)
-    guest_sha256: str = ''
+    files: Dict[str, Dict[str, str]] = field(default_factory=dict)
+    guest_sha256: Dict[str, str] = field(default_factory=dict)
+    files_bytes: Dict[str, int] = field(default_factory=dict)
 
     @property
     def names(self) -> List[str]:
@@ -76,113 +84,136 @@ class Chain:
         """Return the directory of the uncompressed images."""
         return self.root / 'plain'
 
+    def index(self, kind: str) -> Path:
+        """Return the path of an index."""
+        return self.root / kind / 'repo.metadata'
+
     def point_to(self, url: str) -> None:
         """Write the server's address into the indexes."""
-        for kind in COMPRESSORS:
-            path = self.root / kind / 'repo.metadata'
-            index = json.loads(path.read_text())
+        for kind in KINDS:
+            index = json.loads(self.index(kind).read_text())
             for source in index['sources'].values():
                 source['args']['baseurl'] = f'{url}/{kind}/'
-            path.write_text(json.dumps(index, indent=1))
+            self.index(kind).write_text(json.dumps(index, indent=1))
 
     def warm(self) -> None:
         """Read all that is served, so that it is in the page cache."""
-        for kind in COMPRESSORS:
-            for path in sorted((self.root / kind).iterdir()):
-                with open(path, 'rb') as stream:
-                    while stream.read(PIECE):
+        for files in self.files.values():
+            for path in files.values():
+                with open(self.root / path, 'rb') as stream:
+                    while stream.read(16 * MIB):
                         pass
 
 
 def get_chain(cache: Path, mib: int, tell: Callable[[str], None]) -> Chain:
-    """Return the chain with that many MiB in all; build it if need be."""
+    """Return the chain with that many MiB of files; build it if need be.
+
+    Raises:
+        RuntimeError: a tool failed, or there are too few files.
+    """
     root = cache / f'chain-{RECIPE}-{mib}'
     facts = root / 'facts.json'
     if not facts.exists():
-        tell(f'Building {mib} MiB of images; this is done only once.')
+        tell(f'Building images of {mib} MiB of files; this is done only once.')
         shutil.rmtree(root, ignore_errors=True)
-        chain = _build(root, mib, tell)
+        chain = _build(root, mib * MIB, tell)
         facts.write_text(json.dumps({**asdict(chain), 'root': None}))
     return Chain(**{**json.loads(facts.read_text()), 'root': root})
 
 
-def _build(root: Path, mib: int, tell: Callable[[str], None]) -> Chain:
+def _build(root: Path, size: int, tell: Callable[[str], None]) -> Chain:
     built = root / 'built'
     built.mkdir(parents=True)
-    pieces = _content()
-    base: Optional[Path] = None
-    offset = 0
-    for name, share in SHARES.items():
-        path = built / f'{name}.qcow2'
-        create(path, 2 * mib * MIB, base)
-        end = offset + mib * MIB * share // sum(SHARES.values())
-        while offset < end:
-            piece = next(pieces)[:end - offset]
-            write_at(path, {offset: piece})
-            offset += len(piece)
-        base = path
     chain = Chain(root)
-    for kind in COMPRESSORS:
-        tell(f'Compressing them: {kind}')
-        _publish(chain, built, kind)
-    shutil.rmtree(root / 'zst.uncompressed')
-    (root / 'xz.uncompressed').rename(chain.plain)
-    assert base is not None
-    chain.guest_sha256 = guest_digest(base)
+    content = Content()
+    shares = {
+        name: size * share // sum(SHARES.values())
+        for name, share in SHARES.items()
+    }
+    base: Optional[Path] = None
+    end = int(shares['system'] * ROOM)
+    for name, share in shares.items():
+        path = built / f'{name}.qcow2'
+        if base is None:
+            disk = end + int(ROOM * (size - share)) // MIB * MIB
+            taken = _make_system(path, content, share, end, disk)
+        else:
+            create(path, disk, base)
+            taken = 0
+            for piece in content.pieces(share):
+                write_at(path, {end + taken: piece})
+                taken += len(piece)
+            end += taken
+        chain.files_bytes[name] = taken
+        base = path
+    _publish(chain, built, tell)
+    _describe(chain)
     shutil.rmtree(built)
     return chain
 
 
-def _publish(chain: Chain, built: Path, kind: str) -> None:
-    repo = Publisher(chain.root / kind, 'bench', compression=None)
-    base: Optional[str] = None
-    packed = chain.packed.setdefault(kind, {})
-    for name in SHARES:
-        image = repo.add(built / f'{name}.qcow2', name, base=base)
-        base = name
-        # Like lago-images: the compressor replaces the file.
-        run(*COMPRESSORS[kind], image.file, timeout=COMPRESS_SECONDS)
-        image.file = image.file.with_name(f'{image.file.name}.{kind}')
-        image.compression = kind
-        image.compressed_size = image.file.stat().st_size
-        chain.sizes[name] = image.size
-        packed[name] = image.compressed_size
-    repo.write()
+def _make_system(
+    path: Path, content: Content, share: int, end: int, disk: int
+) -> int:
+    """Write an image with a file system; return the bytes of its files.
 
-
-def _content() -> Iterator[bytes]:
-    """Yield pieces of files, block by block.
-
-    Raises:
-        RuntimeError: there is no more below /usr.
+    Args:
+        end: bytes of the file system, which is at the start of the disk.
     """
-    piece = bytearray()
-    for path in _files():
-        try:
-            data = path.read_bytes()
-        except OSError:
-            continue
-        piece += data.ljust(-(-len(data) // BLOCK) * BLOCK, b'\0')
-        while len(piece) >= PIECE:
-            yield bytes(piece[:PIECE])
-            del piece[:PIECE]
-    raise RuntimeError(f'{SOURCE} has too little in it; choose a smaller '
-                       '--size')
+    staging = path.with_suffix('.d')
+    raw = path.with_suffix('.raw')
+    taken = content.copy_files(staging, share)
+    run('mkfs.ext4', '-q', '-F', '-m', 0, '-d', staging, raw,
+        f'{end // 1024}k')
+    os.truncate(raw, disk)
+    run('qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', raw, path)
+    raw.unlink()
+    shutil.rmtree(staging)
+    return taken
 
 
-def _files() -> List[Path]:
-    found: List[str] = []
-    for parent, _, names in os.walk(SOURCE):
-        found += (os.path.join(parent, name) for name in names)
-    found.sort(key=lambda path: hashlib.sha256(os.fsencode(path)).digest())
-    return [path for path in map(Path, found) if _is_wanted(path)]
+def _publish(
+    chain: Chain, built: Path, tell: Callable[[str], None]
+) -> None:
+    originals = chain.root / 'zst'
+    originals.mkdir()
+    for name in SHARES:
+        os.link(built / f'{name}.qcow2', originals / f'{name}.qcow2')
+    tell('Compressing: create, .zst')
+    run(sys.executable, '-m', 'lago_layered_provider', 'create', originals,
+        '--name', REPOSITORY, '--version', VERSION, '--base-url',
+        'http://to-be-set.invalid/', cwd=Path(__file__).parent.parent)
+    for name in SHARES:
+        (originals / f'{name}.qcow2').unlink()
+    repo = Publisher(chain.root / 'xz', REPOSITORY, compression=None)
+    base: Optional[str] = None
+    for name in SHARES:
+        image = repo.add(built / f'{name}.qcow2', name, VERSION, base)
+        tell(f'Compressing: {name}, .xz')
+        # Like lago-images: the compressor replaces the file.
+        run(*XZ, image.file, timeout=COMPRESS_SECONDS)
+        image.file = image.file.with_name(f'{image.file.name}.xz')
+        image.compression = 'xz'
+        image.compressed_size = image.file.stat().st_size
+        image.checksums = {kind: image.checksums[kind] for kind in DIGESTS}
+        base = name
+    repo.write()
+    (chain.root / 'xz.uncompressed').rename(chain.plain)
 
 
-def _is_wanted(path: Path) -> bool:
-    try:
-        return (
-            not path.is_symlink() and path.is_file()
-            and 0 < path.stat().st_size <= LARGEST_FILE
-        )
-    except OSError:
-        return False
+def _describe(chain: Chain) -> None:
+    """Note the sizes, and what a guest sees."""
+    for kind in KINDS:
+        templates = json.loads(chain.index(kind).read_text())['templates']
+        for name in SHARES:
+            entry: Dict[str, Any] = templates[name]['versions'][VERSION]
+            file = f'{kind}/{entry["handle"]}'
+            if not file.endswith(f'.{kind}'):
+                file += f'.{kind}'
+            size = (chain.root / file).stat().st_size
+            chain.files.setdefault(kind, {})[name] = file
+            chain.packed.setdefault(kind, {})[name] = size
+    for name in SHARES:
+        image = chain.plain / f'{name}:{VERSION}'
+        chain.sizes[name] = image.stat().st_size
+        chain.guest_sha256[name] = guest_digest(image)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, Mapping, Sequence
+from typing import Any, Dict, Iterator, Mapping, Sequence
 
-SAMPLE_SECONDS = 0.025
+SAMPLE_SECONDS = 0.05
 KIB = 1024
 
 
@@ -22,15 +23,18 @@ class Cost:
     Attributes:
         wall: seconds.
         cpu: seconds in user and system mode, children's included.
-        peak: bytes of memory (RSS) of the process and its children at the
-            worst moment; a page shared by two counts twice.
+        peak: bytes of memory (RSS) of the process itself, at the worst
+            moment.
+        tree: the same of the process and its children together; a page
+            shared by two counts twice.
         stderr: what it printed there.
     """
 
     wall: float
     cpu: float
     peak: int
-    stderr: str
+    tree: int
+    stderr: str = ''
 
     def to_json(self) -> Dict[str, float]:
         """Return the figures."""
@@ -38,7 +42,14 @@ class Cost:
             'wall_s': round(self.wall, 3),
             'cpu_s': round(self.cpu, 3),
             'peak_bytes': self.peak,
+            'tree_peak_bytes': self.tree,
         }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Cost:
+        """Return what `to_json` made its data from."""
+        return cls(data['wall_s'], data['cpu_s'], data['peak_bytes'],
+                   data['tree_peak_bytes'])
 
 
 def measure(
@@ -57,11 +68,16 @@ def measure(
         began = time.monotonic()
         process = subprocess.Popen(
             command, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=stderr,
+            stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True,
         )
         watch = _Watch(process.pid)
         watch.start()
-        _, status, usage = os.wait4(process.pid, 0)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            # Stopped; what it has started shall not go on either.
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
         wall = time.monotonic() - began
         process.returncode = os.waitstatus_to_exitcode(status)
         watch.stop()
@@ -72,31 +88,50 @@ def measure(
             f'{" ".join(command)}: exit status {process.returncode}\n{text}'
         )
     return Cost(
-        wall, usage.ru_utime + usage.ru_stime,
-        max(watch.peak, usage.ru_maxrss * KIB), text,
+        wall, usage.ru_utime + usage.ru_stime, watch.peak,
+        max(watch.tree, watch.peak), text,
     )
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time of a process that runs."""
+    fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
 
 class _Watch(threading.Thread):
     """Note the most memory that a process and its children have at once.
 
-    What the kernel keeps (ru_maxrss) is exact, but only of the largest one
-    of them.
+    What wait4 tells of a process (ru_maxrss) is that of the largest of it,
+    its children and the one that started it.
     """
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
         self.peak = 0
+        self.tree = 0
         self._pid = pid
         self._ended = threading.Event()
 
     def run(self) -> None:
         while not self._ended.wait(SAMPLE_SECONDS):
-            self.peak = max(self.peak, sum(_memory_of_tree(self._pid)))
+            self.tree = max(self.tree, sum(_memory_of_tree(self._pid)))
+            self.peak = max(self.peak, peak_of(self._pid))
 
     def stop(self) -> None:
         self._ended.set()
         self.join()
+
+
+def peak_of(pid: int) -> int:
+    """Return the peak RSS in bytes of a process; 0 if it has ended."""
+    try:
+        for line in Path(f'/proc/{pid}/status').read_text().splitlines():
+            if line.startswith('VmHWM:'):
+                return int(line.split()[1]) * KIB
+    except OSError:
+        pass
+    return 0
 
 
 def _memory_of_tree(pid: int) -> Iterator[int]:

@@ -7,6 +7,10 @@ What is packed is on the disk at the end of each (fsync, sync).
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import io
+import json
 import os
 import shutil
 import sys
@@ -18,9 +22,10 @@ from typing import Any, Callable, Dict, List
 from lago_layered_provider.publishing import packing
 from tests.lab.report import say, show_table
 
-from .images import MIB, Chain
+from .content import MIB
+from .figures import describe_machine, spread
+from .images import Chain, get_chain
 from .processes import Cost, measure
-from .results import spread
 
 #: As `create` has it, for the tool itself.
 COMMANDS = {
@@ -43,6 +48,24 @@ class Packed:
 
     costs: Dict[str, List[Cost]] = field(default_factory=dict)
     sizes: Dict[str, int] = field(default_factory=dict)
+
+
+def main(
+    cache: Path, arguments: argparse.Namespace, directory: Path,
+    tell: Callable[[str], None],
+) -> None:
+    """Measure `create` alone, and write the results into a directory."""
+    chain = get_chain(cache, arguments.size, tell)
+    found = compare_packing(chain, cache / 'work', arguments.rounds, tell)
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        show_packing(chain, found)
+    print(shown.getvalue(), end='')
+    place = directory / 'publishing'
+    place.with_suffix('.txt').write_text(shown.getvalue())
+    place.with_suffix('.json').write_text(json.dumps({
+        'machine': describe_machine(), 'image_bytes': chain.sizes,
+        'packing': to_json(found),
+    }, indent=1) + '\n')
 
 
 def compare_packing(
@@ -95,7 +118,7 @@ def show_packing(chain: Chain, found: Packed) -> None:
             *spread(walls, 1),
             f'{median(cost.cpu for cost in costs):.1f}',
             f'{total / MIB / median(walls):.1f}',
-            f'{max(cost.peak for cost in costs) / 1e6:.0f}',
+            f'{max(cost.tree for cost in costs) / 1e6:.0f}',
             f'{found.sizes[name] / MIB:.0f}',
             f'{median(a.wall / b.wall for a, b in zip(costs, tool)):.2f}',
         ))

@@ -1,192 +1,206 @@
-"""Say what was measured: a table for people, JSON for comparing later."""
+"""Show what was measured, for people."""
 
 from __future__ import annotations
 
-import os
-import platform
-from dataclasses import dataclass
-from statistics import median
-from typing import Any, Dict, List, Sequence, Tuple
+import textwrap
+from typing import Iterator, List, Tuple
 
-from tests.lab.commands import run
-from tests.lab.report import say, show_table
+from tests.lab.report import INDENT, WIDTH, say, show_table
 
-from .images import MIB, Chain
-from .processes import Cost
-from .starts import SIDES, Starts
-from .transfers import Transfers
+from . import ways
+from .content import MIB
+from .figures import MEGABYTE, Figures, middle, spread
+from .goals import evaluate
+from .lines import CONNECTIONS
+from .transfers import Case
 
-MEGABYTE = 10 ** 6
-
-XZ_TIMES = 1.4
-ZST_TIMES = 4.0
-PEAK_BYTES = 300 * MEGABYTE
-INIT_SECONDS = 0.3
-HELP_SECONDS = 0.1
-
-NAMES = {
-    'lago-xz': 'Lago, .xz',
-    'ours-xz': 'ours, .xz',
-    'ours-zst': 'ours, .zst',
-}
-
-Sides = Dict[str, List[Cost]]
+Row = Tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Goal:
-    """What was wanted, and what was found."""
-
-    what: str
-    wanted: str
-    found: str
-    met: bool
-
-
-@dataclass(frozen=True)
-class Results:
-    """All that was measured, and how busy the machine was.
-
-    Attributes:
-        loads: processes that wanted to run, in the minute before the start
-            and in the last one; one of them at the end is the benchmark.
-    """
-
-    chain: Chain
-    transfers: Transfers
-    starts: Starts
-    loads: Tuple[float, float]
-
-    def goals(self) -> List[Goal]:
-        """Compare with what is wanted."""
-        xz = median(self.transfers.ratios('ours-xz'))
-        zst = median(self.transfers.ratios('ours-zst'))
-        peak = max(
-            cost.peak for way, costs in self.transfers.costs.items()
-            if way != 'lago-xz' for cost in costs
-        )
-        init, helped = added(self.starts.init), added(self.starts.help)
-        return [
-            Goal('.xz, times as fast as Lago', f'>= {XZ_TIMES:.1f}',
-                 f'{xz:.2f}', xz >= XZ_TIMES),
-            Goal('.zst, times as fast as Lago on .xz', f'>= {ZST_TIMES:.1f}',
-                 f'{zst:.2f}', zst >= ZST_TIMES),
-            Goal('peak memory, MB', f'< {PEAK_BYTES // MEGABYTE}',
-                 f'{peak / MEGABYTE:.0f}', peak < PEAK_BYTES),
-            Goal('lago init, all present, adds s', f'< {INIT_SECONDS}',
-                 f'{init:.3f}', init < INIT_SECONDS),
-            Goal('lago --help adds s', f'<= {HELP_SECONDS}',
-                 f'{helped:.3f}', helped <= HELP_SECONDS),
-        ]
-
-    def show(self) -> None:
-        """Print the tables."""
-        self._show_images()
-        self._show_transfers()
-        self._show_starts()
-        say('', 'Goals', '')
-        show_table(('', 'wanted', 'found', ''), [
-            (goal.what, goal.wanted, goal.found,
-             'met' if goal.met else 'MISSED') for goal in self.goals()
-        ])
-        say('')
-
-    def _show_images(self) -> None:
-        chain = self.chain
-        total = sum(chain.sizes.values())
-        say(f'A chain of {len(chain.sizes)}, {total / MIB:.0f} MiB in all, '
-            f'into an empty store', '')
-        show_table(('image', 'MiB', '.xz', '.zst'), [
-            (name, *(f'{size / MIB:.0f}' for size in (
-                chain.sizes[name], chain.packed['xz'][name],
-                chain.packed['zst'][name],
-            )))
-            for name in chain.names
-        ])
-
-    def _show_transfers(self) -> None:
-        found = self.transfers
-        say('')
-        show_table(
-            ('', 'wall s', '', 'CPU s', 'peak MB', 'times', ''),
-            [
-                (NAMES[way], *spread([cost.wall for cost in costs], 1),
-                 f'{median(cost.cpu for cost in costs):.1f}',
-                 f'{max(cost.peak for cost in costs) / MEGABYTE:.0f}',
-                 *spread(found.ratios(way), 2))
-                for way, costs in found.costs.items()
-            ],
-        )
-        phases = ', '.join(
-            f'{phase} {median(each[phase] for each in found.phases):.1f}'
-            for phase in found.phases[0]
-        )
-        without = median(found.ratios_unconverted('ours-xz'))
-        say('', f'    Lago\'s seconds: {phases}.',
-            '    Times as fast on .xz as a Lago that would convert in no '
-            f'time: {without:.2f}.')
-
-    def _show_starts(self) -> None:
-        say('', 'Starting lago, seconds; the last column is of CPU', '')
-        show_table(('', 'with', '', 'without', '', 'added', 'CPU'), [
-            (name, *spread([cost.wall for cost in sides['with']], 2),
-             *spread([cost.wall for cost in sides['without']], 2),
-             f'{added(sides):.3f}', f'{added_cpu(sides):.3f}')
-            for name, sides in (
-                ('lago init', self.starts.init),
-                ('lago --help', self.starts.help),
-            )
-        ])
-
-    def to_json(self) -> Dict[str, Any]:
-        """Return all of it as JSON's values; nothing names the machine."""
-        return {
-            'machine': describe_machine(),
-            'loads': [round(load, 1) for load in self.loads],
-            'image_bytes': self.chain.sizes,
-            'published_bytes': self.chain.packed,
-            'transfers': self.transfers.to_json(),
-            'starts': {
-                verb: {
-                    side: [cost.to_json() for cost in costs]
-                    for side, costs in sides.items()
-                }
-                for verb, sides in vars(self.starts).items()
-            },
-            'goals': [vars(goal) for goal in self.goals()],
-        }
+def show(figures: Figures) -> None:
+    """Print all tables."""
+    _show_images(figures)
+    _show_summary(figures)
+    for case in figures.cases:
+        _show_case(figures, case)
+    _show_lago(figures)
+    _show_left_out(figures)
+    _show_starts(figures)
+    _show_scale(figures)
+    _show_memory(figures)
+    _show_goals(figures)
 
 
-def spread(values: Sequence[float], digits: int) -> Tuple[str, str]:
-    """Return the median, and the least and the most."""
-    return (
-        f'{median(values):.{digits}f}',
-        f'{min(values):.{digits}f}-{max(values):.{digits}f}',
+def _head(text: str) -> None:
+    say('', text, '')
+
+
+def _note(text: str) -> None:
+    say('', *textwrap.wrap(
+        text, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT
+    ))
+
+
+def _show_images(figures: Figures) -> None:
+    sizes, packed = figures['image_bytes'], figures['published_bytes']
+    total = sum(sizes.values())
+    say(f'A chain of {len(sizes)}, {total / MEGABYTE:.0f} MB in all, into an '
+        'empty store', '')
+    disk = figures['transfers']['disk_bytes']
+    rows = [
+        (name, *(f'{size / MEGABYTE:.0f}' for size in (
+            figures['files_bytes'][name], sizes[name], packed['xz'][name],
+            packed['zst'][name], disk.get('ours-xz', {}).get(name, 0),
+            disk.get('lago-xz', {}).get(name, 0),
+        )))
+        for name in sizes
+    ]
+    show_table(('image, MB', 'files', 'qcow2', '.xz', '.zst', 'stored',
+                'by Lago, flat'), rows)
+    machine = figures['machine']
+    _note(
+        f'The index announces {" and ".join(figures["announced"])}. '
+        f'{machine["cpus"]} processors, {machine["architecture"]}, Python '
+        f'{machine["python"]}, xz {machine["xz"]}, TCP {machine["tcp"]}; '
+        f'load before {figures["loads"][0]}, at the end '
+        f'{figures["loads"][1]} (of which 2 or 3 are the benchmark).'
     )
 
 
-def added(sides: Sides) -> float:
-    """Return the seconds between the medians of both sides."""
-    with_us, without = (
-        median(cost.wall for cost in sides[side]) for side in SIDES
+def _show_summary(figures: Figures) -> None:
+    _head('Seconds, medians')
+    cases = figures.cases
+    rows: List[Row] = []
+    for way, title in ways.TITLES.items():
+        found = [middle(figures.walls(case.name, way)) for case in cases]
+        rows.append((title, *(
+            '' if seconds is None else f'{seconds:.1f}' for seconds in found
+        )))
+    floors = [middle(figures.floors(case, 'xz')) for case in cases]
+    rows.append(('floor of .xz', *(f'{floor or 0:.1f}' for floor in floors)))
+    show_table(('', *(case.short for case in cases)), rows)
+
+
+def _show_case(figures: Figures, case: Case) -> None:
+    rounds = len(figures.walls(case.name, case.ways[0]))
+    _head(f'{case.title[0].upper()}{case.title[1:]}; rounds: {rounds}')
+    rows: List[Row] = []
+    for way in case.ways:
+        costs = figures.costs(case.name, way)
+        kind = way.partition('-')[2]
+        floor = figures.over_floor(case, way) if kind == 'xz' else []
+        rows.append((
+            way.replace('-', ' .'), *spread([cost.wall for cost in costs], 1),
+            spread([cost.cpu for cost in costs], 1)[0],
+            f'{max(cost.tree for cost in costs) / MEGABYTE:.0f}',
+            *spread(figures.ratios(case.name, 'lago-xz', way), 2),
+            spread(floor, 2)[0],
+        ))
+    show_table(('', 'wall s', '', 'CPU s', 'MB', 'x Lago', '', 'x floor'),
+               rows)
+    if case.line != 'unlimited':
+        _show_line(figures, case)
+
+
+def _show_line(figures: Figures, case: Case) -> None:
+    """Say what the floor of a case is, and what delaying cost."""
+    floors = spread(figures.floors(case, 'xz'), 1)[0]
+    text = (
+        f'Floor {floors} s: the most of decoding alone and of '
+        f'{figures.to_fetch(case, "xz") / MEGABYTE:.0f} MB on the line, with '
+        f'{CONNECTIONS} connections at the most.'
     )
-    return with_us - without
+    relayed = figures['transfers']['relay_cpu_s'].get(case.name)
+    if relayed:
+        text += (
+            ' Packets were held by a process, as this kernel has no netem; '
+            'of the processors it took '
+            + ', '.join(f'{spread(seconds, 1)[0]} s ({way})'
+                        for way, seconds in relayed.items()) + '.'
+        )
+    _note(text)
 
 
-def added_cpu(sides: Sides) -> float:
-    """Return the same of CPU seconds, which other processes change less."""
-    with_us, without = (
-        median(cost.cpu for cost in sides[side]) for side in SIDES
-    )
-    return with_us - without
+def _show_lago(figures: Figures) -> None:
+    phases = figures['transfers']['lago_phases_s']
+    if phases:
+        _note('Lago\'s seconds, unlimited: ' + ', '.join(
+            f'{phase} {spread([each[phase] for each in phases], 1)[0]}'
+            for phase in phases[0]
+        ) + '.')
 
 
-def describe_machine() -> Dict[str, Any]:
-    """Return what explains the figures."""
-    return {
-        'cpus': len(os.sched_getaffinity(0)),
-        'architecture': platform.machine(),
-        'python': platform.python_version(),
-        'xz': run('xz', '--version').split('\n')[0].split()[-1],
-        'qemu-img': run('qemu-img', '--version').split()[2],
-    }
+def _show_left_out(figures: Figures) -> None:
+    for name, reason in figures['left_out'].items():
+        say('', f'LEFT OUT, line "{name}": {reason}')
+
+
+def _show_starts(figures: Figures) -> None:
+    starts = figures['starts']
+    if not starts:
+        return
+    _head('Starting lago, all images present, seconds')
+    rows: List[Row] = []
+    for verb, command in (('init', 'lago init'), ('help', 'lago --help')):
+        for side in ('with', 'without'):
+            costs = starts[verb][side]
+            rows.append((
+                f'{command}, {side} us',
+                *spread([cost['wall_s'] for cost in costs], 2),
+                *spread([cost['cpu_s'] for cost in costs], 2),
+            ))
+    show_table(('', 'wall', '', 'CPU', ''), rows)
+
+
+def _show_scale(figures: Figures) -> None:
+    rows = list(_scale_rows(figures))
+    if rows:
+        _head('Scale; seconds without interpreter and imports')
+        show_table(('', 's', '', 'MB'), rows)
+    many = figures['many']
+    if many:
+        ends = many['ends_s']
+        _note(
+            f'{many["processes"]} processes pulled one .xz chain into one '
+            f'empty store, unlimited: the first ended after '
+            f'{min(ends):.1f} s, the last after {max(ends):.1f} s. Files of '
+            f'{many["file_bytes"] / MEGABYTE:.1f} MB, sent '
+            f'{many["sent_bytes"] / MEGABYTE:.1f} MB, of which again '
+            f'{many["again_bytes"] / MEGABYTE:.3f} MB.'
+        )
+
+
+def _scale_rows(figures: Figures) -> Iterator[Row]:
+    index = figures['index']
+    for key, title in (('first', 'first'), ('kept', 'kept')) if index else ():
+        yield (
+            f'resolve in {index["versions"]} versions '
+            f'({index["index_bytes"] / MIB:.0f} MiB), {title}',
+            *spread(index[key]['seconds'], 2),
+            f'{index[key]["peak_bytes"] / MEGABYTE:.0f}',
+        )
+    chain = figures['long_chain']
+    if chain:
+        yield (
+            f'pull of {chain["layers"]} layers, all present',
+            *spread(chain['seconds'], 3),
+            f'{chain["peak_bytes"] / MEGABYTE:.0f}',
+        )
+
+
+def _show_memory(figures: Figures) -> None:
+    peaks = figures.peaks()
+    if peaks:
+        _head('Peak memory of our process')
+        show_table(('', 'MB'), [
+            (name, f'{size / MEGABYTE:.0f}') for name, size in peaks.items()
+        ])
+
+
+def _show_goals(figures: Figures) -> None:
+    _head('Goals')
+    show_table(('', 'wanted', 'found', '', ''), [
+        (goal.what, goal.wanted, goal.found or '-', goal.spread, goal.verdict)
+        for goal in evaluate(figures)
+    ])
+    say('')

@@ -1,24 +1,25 @@
-"""Measure this package against Lago's own provider and store: `make bench`.
+"""Measure this package against Lago's own and others: `make bench`.
 
     images.py           a chain of three, built once, published twice
-    transfers.py        it is fetched into an empty store, round by round
-    fetch_plain.py        by Lago, in a process of its own
-    fetch_layered.py      by this package, in a process of its own
+    content.py            the files that it is made of
+    lines.py            an nginx behind each kind of line
+    delay.py              the process that holds packets, if need be
+    ways.py             the ways to fetch, as commands
+    fetch_plain.py        Lago's own
+    transfers.py        all ways over all lines, round by round
+    processes.py          seconds, CPU seconds, memory of a process
     starts.py           lago init and lago --help with and without us
     start_lago.py         the process for that
-    processes.py        seconds, CPU seconds, memory of a process
-    results.py          tables, goals, JSON
+    scale.py            large index, long chain, many processes, large image
+    plan_once.py          the process for the first two
+    figures.py          what was measured, and how to ask it
+    goals.py              what is wanted of it
+    results.py            tables
+    plot.py               a picture
     publishing.py       how fast `create` packs
     comparison.py       all of it in order
 
-What is equal for both: interpreter, server (nginx on loopback), files in the
-page cache, file system of the store, what is imported of Lago. What is not:
-Lago leaves its images to the kernel to be written when it likes; this
-package's seconds contain the fsync of every image.
-
-In a round each way fetches once, and a ratio is one of a round; tables give
-medians, and the least and the most. Lago on .xz is what all is compared
-with: it knows no other compression.
+docs/benchmark.rst says what is equal for all of them, and what is not.
 """
 
 from __future__ import annotations
