@@ -30,6 +30,7 @@ class Fault:
         chunked: send no Content-Length.
         shift: send the bytes that follow that many after the wanted ones,
             with the Content-Range that fits them.
+        crowd: answer 503 while so many other answers are being sent.
     """
 
     status: Optional[int] = None
@@ -48,6 +49,7 @@ class Fault:
     extra_length: int = 0
     chunked: bool = False
     shift: int = 0
+    crowd: Optional[int] = None
 
 
 @dataclass

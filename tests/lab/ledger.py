@@ -71,10 +71,16 @@ class Ledger:
                     return rule.fault
         return Fault()
 
-    def begin(self, handler: Answering) -> None:
-        """Take down that a request is being answered."""
+    def begin(self, handler: Answering) -> int:
+        """Take down that a request is being answered.
+
+        Returns:
+            how many others are, not counting what is as good as sent.
+        """
         with self._changed:
+            others = sum(not one.finishing for one in self._active)
             self._active.add(handler)
+        return others
 
     def record(self, handler: Answering, request: Request) -> None:
         """Take down an answered request."""

@@ -1,7 +1,8 @@
 """The well-behaved server: a real nginx with a configuration of its own.
 
 Range, strong ETags, If-Range and a log that a test can read. It listens on
-127.0.0.1 only, needs no root and leaves the system's nginx alone.
+127.0.0.1 only, if nobody says otherwise, needs no root and leaves the
+system's nginx alone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import time
 import urllib.request
 from pathlib import Path
 from types import TracebackType
-from typing import Dict, List, Optional, Type
+from typing import Dict, List, Optional, Sequence, Type
 
 from .commands import find, require
 from .records import Request
@@ -51,7 +52,7 @@ http {{
     sendfile on;
     lingering_close off;
     server {{
-        listen 127.0.0.1:{port};
+        listen {address}:{port};
         root {root};
         limit_rate {limit_rate};
         location = {sentinel} {{ access_log off; return 204; }}
@@ -67,21 +68,38 @@ class Nginx:
         root: the directory served.
         limit_rate: bytes per second for each connection; 0: no limit.
         port: 0 takes a free one; a server that comes back keeps its own.
+        address: to listen on.
+        prefix_command: words before nginx, such as those of ip netns exec;
+            they end in an exec.
     """
 
     def __init__(
-        self, root: Path, *, limit_rate: int = 0, port: int = 0
+        self, root: Path, *, limit_rate: int = 0, port: int = 0,
+        address: str = '127.0.0.1', prefix_command: Sequence[str] = (),
     ) -> None:
         self.root = root
         self.limit_rate = limit_rate
         self.port = port
+        self.address = address
+        self.prefix_command = list(prefix_command)
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._state: Optional[Path] = None
 
     @property
     def url(self) -> str:
         """Return the address of the served directory, without a slash."""
-        return f'http://127.0.0.1:{self.port}'
+        return f'http://{self.address}:{self.port}'
+
+    @property
+    def pid(self) -> int:
+        """Return the id of the process that runs.
+
+        Raises:
+            RuntimeError: there is none.
+        """
+        if self._process is None:
+            raise RuntimeError('nginx was not started')
+        return self._process.pid
 
     def __enter__(self) -> Nginx:
         self.start()
@@ -115,12 +133,13 @@ class Nginx:
         config = state / 'nginx.conf'
         config.write_text(CONFIG.format(
             state=state, port=self.port, root=self.root.resolve(),
-            limit_rate=self.limit_rate, sentinel=SENTINEL,
+            address=self.address, limit_rate=self.limit_rate,
+            sentinel=SENTINEL,
         ))
         with open(state / 'stderr', 'ab') as stderr:
             self._process = subprocess.Popen(
-                [find('nginx') or '', '-p', str(state), '-c', str(config),
-                 '-e', str(state / 'error.log')],
+                [*self.prefix_command, find('nginx') or '', '-p', str(state),
+                 '-c', str(config), '-e', str(state / 'error.log')],
                 stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
             )
 

@@ -10,10 +10,12 @@ import hashlib
 import json
 import os
 import shutil
+import struct
+import subprocess
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
-from .commands import run
+from .commands import find, run
 from .dialects import DIALECTS, Published, suffix_of
 from .images import DiskImage, drop_backing_format
 
@@ -24,14 +26,23 @@ FIRST_TIMESTAMP = 1500000000
 #: For large test images: the same format, four times as fast, 1 % larger.
 QUICK = '--lzma2=dict=4KiB,mode=fast,nice=2,mf=hc3,depth=1'
 
+#: The same with the dictionary of -9, which decoding makes room for.
+WIDE = '--lzma2=dict=64MiB,mode=fast,nice=273,mf=hc3,depth=1'
+
 COMPRESSORS: Dict[str, List[str]] = {
     'xz': [*XZ],
     'xz-single': ['xz', '-T1'],
     'xz-quick': [*XZ, QUICK],
     'xz-single-quick': ['xz', '-T1', QUICK],
+    'xz-wide': [*XZ, WIDE],
+    # As pixz and others: the headers of blocks do not tell sizes.
+    'xz-blocks': ['xz', '-T1', '--block-size=1MiB', QUICK],
     'zst': ['zstd', '-q', '-T0'],
     'gz': ['gzip', '-n'],
 }
+
+#: Files of several frames and a seek table; bytes that a frame makes.
+FRAMES = {'zst-frames': 1 << 20, 'zst-large-frames': 16 << 20}
 
 #: A header's backing file, left as the image has it.
 KEEP = 'keep'
@@ -46,7 +57,8 @@ class Publisher:
         base_url: of the source; ``''`` can be set before ``write``.
         dialect: extended, plain, images-2015 or images-head.
         compression: xz, xz-single (one block), zst, gz or None (plain);
-            xz-quick and xz-single-quick for large images.
+            xz-quick, xz-single-quick and xz-wide for large images;
+            xz-blocks, zst-frames and zst-large-frames for many parts.
         level: of the compressor; tests need speed more than size.
         source: http (``baseurl``) or file (``root``).
         sidecars: write ``.hash`` and ``.metadata`` beside the images.
@@ -116,14 +128,16 @@ class Publisher:
         self._set_backing(image, base, backing)
         file = self.root / f'{handle}{suffix_of(compression)}'
         compress(image, file, compression, self.level)
+        made = checksums(image)
         published = Published(
             template, version, handle, image, file, base,
             compression and compression.split('-')[0],
             FIRST_TIMESTAMP + len(self.images) if timestamp is None
             else timestamp,
             image.stat().st_size, file.stat().st_size,
-            virtual_size(image, form), form, checksums(image),
-            checksums(file), dict(metadata or {'distro': 'tiny'}),
+            virtual_size(image, form), form, made,
+            checksums(file) if compression else made,
+            dict(metadata or {'distro': 'tiny'}),
         )
         self.images[published.name] = published
         return published
@@ -233,11 +247,36 @@ def compress(
     if compression is None:
         shutil.copyfile(source, destination)
         return
+    if compression in FRAMES:
+        write_frames(source, destination, FRAMES[compression], level)
+        return
     tool, *options = COMPRESSORS[compression]
     # The level goes first: xz forgets filters that stand before it.
     command = [tool, f'-{level}', *options, '-c', str(source)]
     run('sh', '-c', 'out=$1; shift; exec "$@" > "$out"', 'sh',
         destination, *command)
+
+
+def write_frames(
+    source: Path, destination: Path, frame_bytes: int, level: int
+) -> None:
+    """Write a .zst file in the "Zstandard Seekable Format", 0.1.0.
+
+    See contrib/seekable_format/zstd_seekable_compression_format.md in
+    https://github.com/facebook/zstd.
+    """
+    sizes = []
+    with open(source, 'rb') as stream, open(destination, 'wb') as out:
+        for data in iter(lambda: stream.read(frame_bytes), b''):
+            frame = subprocess.run(
+                [find('zstd') or 'zstd', f'-{level}', '-q', '-c'],
+                input=data, stdout=subprocess.PIPE, check=True,
+            ).stdout
+            out.write(frame)
+            sizes.append((len(frame), len(data)))
+        table = b''.join(struct.pack('<II', *frame) for frame in sizes)
+        table += struct.pack('<IBI', len(sizes), 0, 0x8F92EAB1)
+        out.write(struct.pack('<II', 0x184D2A5E, len(table)) + table)
 
 
 def checksums(path: Path) -> Dict[str, str]:

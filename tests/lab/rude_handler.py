@@ -103,9 +103,12 @@ class Handler(BaseHTTPRequestHandler):
         fault = ledger.fault_for(self.command, path)
         started = time.time()
         headers = {k.lower(): v for k, v in self.headers.items()}
+        self.finishing = False
+        others = ledger.begin(self)
+        if fault.crowd is not None and others >= fault.crowd:
+            fault = Fault(status=503)
         response = respond(ledger.root, path, headers, fault)
         sent = 0
-        ledger.begin(self)
         try:
             self._sit_out(fault.delay)
             self.finishing = self.command == 'HEAD' or not response.length

@@ -5,12 +5,13 @@ What is known here is the store's documented layout and the published files.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Iterator, List
+from typing import Iterator, List, Tuple
 
 from .commands import run
 from .dialects import Published
@@ -78,7 +79,10 @@ def _published_bytes(
 
 
 def kept_bytes(store: Path, repo: Publisher, image: Published) -> int:
-    """Return how many bytes of an image's file on the server are here."""
+    """Return how many bytes of an image's file on the server are here.
+
+    No byte counts twice: a spool may lie where a block is done already.
+    """
     name = store_name(repo, image)
     if (store / name).exists():
         return image.compressed_size
@@ -87,12 +91,25 @@ def kept_bytes(store: Path, repo: Publisher, image: Published) -> int:
         state = json.loads((partial / f'{name}.json').read_text())
     except FileNotFoundError:
         return 0
-    consumed = int(state['consumed'])
-    try:
-        spool = (partial / f'{name}.{consumed}.spool').stat().st_size
-    except FileNotFoundError:
-        spool = 0
-    return consumed + (0 if state['verified'] else spool)
+    here = count = int(state['consumed'])
+    if state['verified']:
+        return count
+    for offset, size in sorted(
+        [(offset, size) for offset, size, _, _ in state['ahead']]
+        + spools(store, name)
+    ):
+        count += max(0, offset + size - max(here, offset))
+        here = max(here, offset + size)
+    return count
+
+
+def spools(store: Path, name: str) -> List[Tuple[int, int]]:
+    """Return offset and size of what waits to be decoded of an image."""
+    found = []
+    for path in (store / '.layered/partial').glob(f'{name}.*.spool'):
+        with contextlib.suppress(FileNotFoundError):
+            found.append((int(path.name.split('.')[-2]), path.stat().st_size))
+    return found
 
 
 def is_staged(store: Path, name: str) -> bool:

@@ -1,0 +1,403 @@
+"""Images received block by block from a source that fails in all ways.
+
+The source is in memory, the store is a real one; connections, decoding and
+digests are those of a transfer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Dict, Iterator, List, Optional, Tuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lago_layered_provider.core import zstd
+from lago_layered_provider.core.block_map import BlockMap, read_map
+from lago_layered_provider.core.errors import (
+    Cancelled, LayeredError, TransferError,
+)
+from lago_layered_provider.core.model import Digest, Image, ImageRef
+from lago_layered_provider.store import Store
+from lago_layered_provider.transfer import retries
+from lago_layered_provider.transfer.block_receiver import (
+    BlockReceiver, FileChanged,
+)
+from lago_layered_provider.transfer.connections import Connections
+from lago_layered_provider.transfer.mapping import Mapped
+from lago_layered_provider.transfer.ports import FileInfo
+from lago_layered_provider.transfer.shared import Shared
+from tests.unit.test_decode import xz_in_blocks, zstd_module
+
+NAME = 'repo:image:v1'
+SECONDS = 30
+KIB = 1 << 10
+
+
+@pytest.fixture(autouse=True)
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, 'FIRST_PAUSE_SECONDS', 0.001)
+    monkeypatch.setattr(retries, 'PROGRESS_BYTES', 1)
+
+
+class Stream:
+    """Bytes of a file in memory, from `start` to `end`; maybe cut."""
+
+    def __init__(
+        self, data: bytes, start: int, end: int, cut: Optional[int]
+    ) -> None:
+        self.start = start
+        self.total: Optional[int] = len(data)
+        self.validator: Optional[str] = None
+        self.sent = 0
+        self._data = data
+        self._end = end
+        self._cut = cut
+        self._aborted = False
+
+    def read(self, size: int) -> bytes:
+        here = self.start + self.sent
+        left = self._end - here
+        if self._cut is not None:
+            left = min(left, self._cut - self.sent)
+        if self._aborted or (left <= 0 and here < self._end):
+            raise TransferError('memory', 'it broke', retryable=True)
+        chunk = self._data[here:here + min(size, left)]
+        self.sent += len(chunk)
+        return chunk
+
+    def abort(self) -> None:
+        self._aborted = True
+
+    def close(self) -> None:
+        """Keep nothing open."""
+
+
+@dataclass
+class Origin:
+    """A source with one file.
+
+    Attributes:
+        cuts: after how many bytes the first streams break, one after the
+            other; None: not at all.
+    """
+
+    data: bytes
+    cuts: List[Optional[int]] = field(default_factory=list)
+    opened: List[Stream] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def locate(self, path: str) -> str:
+        return f'memory://origin/{path}'
+
+    def stat(self, path: str) -> FileInfo:
+        return FileInfo(len(self.data), None)
+
+    def open(
+        self, path: str, *, start: int = 0, end: Optional[int] = None,
+        validator: Optional[str] = None,
+    ) -> Stream:
+        with self.lock:
+            cut = self.cuts.pop(0) if self.cuts else None
+            stream = Stream(
+                self.data, start, len(self.data) if end is None else end, cut
+            )
+            self.opened.append(stream)
+        return stream
+
+    @property
+    def sent(self) -> int:
+        return sum(stream.sent for stream in self.opened)
+
+
+class Told:
+    """What people would be told."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.begun: List[Tuple[Optional[int], int]] = []
+        self.advanced = 0
+        self.notes: List[str] = []
+
+    def begin(self, name: str, total: Optional[int], done: int) -> None:
+        self.begun.append((total, done))
+
+    def advance(self, name: str, count: int) -> None:
+        with self.lock:
+            self.advanced += count
+
+    def wait(self, name: str, reason: str) -> None:
+        raise AssertionError('nobody else is here')
+
+    def end(self, name: str, outcome: str) -> None:
+        raise AssertionError('a receiver does not end a layer')
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@dataclass
+class File:
+    """An image and its file at the source."""
+
+    image: Image
+    content: bytes
+    data: bytes
+    map: BlockMap
+
+
+def make_file(compression: Optional[str], parts: List[bytes]) -> File:
+    content = b''.join(parts)
+    if compression == 'xz':
+        data = xz_in_blocks(parts)
+    elif compression == 'zst':
+        frames = [zstd_module().compress(part) for part in parts]
+        data = b''.join(frames) + zstd.make_seek_table([
+            (len(frame), len(part)) for frame, part in zip(frames, parts)
+        ])
+    else:
+        data = content
+    found = read_map(compression, data, len(data))
+    assert isinstance(found, BlockMap)
+    image = Image(
+        ImageRef('repo', 'image', 'v1'), 'source', 'image', 1.0, None,
+        'raw', compression, len(content), len(data), len(content),
+        (Digest('sha256', hashlib.sha256(content).hexdigest()),),
+    )
+    return File(image, content, data, found)
+
+
+class Receiving:
+    """One transfer of a file into a store."""
+
+    def __init__(
+        self, store: Store, file: File, origin: Origin, *,
+        connections: int = 3, told: Optional[Told] = None, tries: int = 3,
+    ) -> None:
+        self.told = told or Told()
+        self.shared = Shared(
+            connections, tries, self.told, threading.Semaphore(4)
+        )
+        self._store = store
+        self._file = file
+        self._origin = origin
+
+    def run(self) -> Dict[str, str]:
+        """Receive it all; return the digests."""
+        connections = Connections(self.shared.connections)
+        try:
+            with self._store.stage(NAME, identity='it') as stage:
+                assert stage is not None
+                receiver = BlockReceiver(
+                    NAME, self._file.image, self._origin,
+                    stage.by_blocks(self._file.map.image_size),
+                    Mapped(self._file.map, None), self.shared,
+                )
+                with contextlib.closing(receiver), connections.serving(
+                    self._origin, 'image', receiver, 1
+                ):
+                    made = receiver.wait()
+        finally:
+            connections.close()
+            self.shared.pool.close()
+        return {digest.algorithm: digest.value for digest in made}
+
+
+def staged_bytes(store: Store) -> bytes:
+    return Path(f'{store.root}/.layered/partial/{NAME}').read_bytes()
+
+
+@pytest.fixture(name='store')
+def fixture_store(tmp_path: Path) -> Store:
+    store = Store(str(tmp_path))
+    store.prepare()
+    return store
+
+
+@contextlib.contextmanager
+def fresh_store(factory: pytest.TempPathFactory) -> Iterator[Store]:
+    store = Store(str(factory.mktemp('store')))
+    store.prepare()
+    yield store
+
+
+def random_parts(seed: int, count: int, size: int) -> List[bytes]:
+    rng = random.Random(seed)
+    sizes = [rng.randrange(1, size) for _ in range(count)]
+    return [
+        bytes(size) if rng.random() < 0.5 else rng.randbytes(size)
+        for size in sizes
+    ]
+
+
+@given(
+    compression=st.sampled_from(['xz', 'zst', None]),
+    seed=st.integers(0, 10**6), count=st.integers(2, 9),
+    connections=st.integers(1, 4),
+    cuts=st.lists(st.none() | st.integers(1, 200_000), max_size=8),
+)
+@settings(max_examples=40, deadline=None)
+def test_right_whatever_breaks(
+    tmp_path_factory: pytest.TempPathFactory, compression: Optional[str],
+    seed: int, count: int, connections: int, cuts: List[Optional[int]],
+) -> None:
+    size = 400_000 if compression else 3_000_000
+    file = make_file(compression, random_parts(seed, count, size))
+    origin = Origin(file.data, list(cuts))
+    with fresh_store(tmp_path_factory) as store:
+        receiving = Receiving(
+            store, file, origin, connections=connections,
+            # A cut of few bytes makes no progress that counts.
+            tries=len(cuts) + 1,
+        )
+        made = receiving.run()
+        assert staged_bytes(store) == file.content
+    assert made['sha256'] == hashlib.sha256(file.content).hexdigest()
+    told = receiving.told
+    # Each byte counts once for people, and comes once over the line.
+    assert told.begun == [(file.map.to_fetch, 0)]
+    assert told.advanced == file.map.to_fetch
+    assert origin.sent == file.map.to_fetch
+
+
+@given(
+    compression=st.sampled_from(['xz', 'zst', None]),
+    seed=st.integers(0, 10**6), stop_at=st.floats(0, 1),
+    connections=st.integers(1, 4),
+)
+@settings(max_examples=30, deadline=None)
+def test_stopped_and_continued(
+    tmp_path_factory: pytest.TempPathFactory, compression: Optional[str],
+    seed: int, stop_at: float, connections: int,
+) -> None:
+    """What has come is not fetched again, also of blocks not complete."""
+    size = 400_000 if compression else 3_000_000
+    file = make_file(compression, random_parts(seed, 6, size))
+    limit = stop_at * file.map.to_fetch
+
+    class Stopping(Told):
+        shared: Shared
+
+        def advance(self, name: str, count: int) -> None:
+            super().advance(name, count)
+            if self.advanced >= limit:
+                self.shared.cancelled.set()
+
+    told = Stopping()
+    first = Origin(file.data)
+    with fresh_store(tmp_path_factory) as store:
+        receiving = Receiving(
+            store, file, first, connections=connections, told=told
+        )
+        told.shared = receiving.shared
+        with contextlib.suppress(Cancelled):
+            receiving.run()
+        second = Origin(file.data)
+        again = Receiving(store, file, second, connections=connections)
+        again.run()
+        assert staged_bytes(store) == file.content
+    assert again.told.begun == [(file.map.to_fetch, told.advanced)]
+    assert told.advanced + again.told.advanced == file.map.to_fetch
+    assert second.sent == again.told.advanced
+
+
+@pytest.mark.parametrize('compression', ['xz', 'zst', None])
+def test_a_block_that_two_have_received_lands_once(
+    compression: Optional[str], store: Store
+) -> None:
+    """One brings the last bytes while the other still counts its own."""
+    parts = random_parts(1, 2, 900_000)
+    parts[0] = random.Random(2).randbytes(700_000)
+    file = make_file(compression, parts)
+    completed = threading.Event()
+    first_block = file.map.blocks[0]
+
+    class Slow(Told):
+        """Who brought the first bytes goes on when the block is whole."""
+
+        def advance(self, name: str, count: int) -> None:
+            super().advance(name, count)
+            if self.advanced == count:
+                assert completed.wait(SECONDS)
+
+    origin = Origin(file.data)
+    receiving = Receiving(store, file, origin, told=Slow(), connections=1)
+    with store.stage(NAME, identity='it') as stage:
+        assert stage is not None
+        receiver = BlockReceiver(
+            NAME, file.image, origin, stage.by_blocks(file.map.image_size),
+            Mapped(file.map, None), receiving.shared,
+        )
+        with contextlib.closing(receiver):
+            run = receiver.claim(0.0)
+            assert run and run.parts[0].block == first_block
+            slow = threading.Thread(
+                target=receiver.fetch, args=(run, lambda: True)
+            )
+            slow.start()
+            while not run.parts[0].received:
+                assert slow.is_alive()
+            claims = receiver._claims
+            with receiver._jobs.changed:
+                claims._best = 10e6
+                helper = receiver.help(1e9)
+            assert helper is not None
+            receiver.fetch(helper, lambda: True)
+            completed.set()
+            slow.join(SECONDS)
+            while True:
+                rest = receiver.claim(1e9)
+                if rest is None:
+                    break
+                receiver.fetch(rest, lambda: True)
+            receiver.wait()
+        assert stage.size == len(file.content)
+    assert staged_bytes(store) == file.content
+    receiving.shared.pool.close()
+
+
+def test_another_size_means_another_file(store: Store) -> None:
+    file = make_file('xz', random_parts(3, 5, 400_000))
+    origin = Origin(file.data + b'\0\0\0\0')
+    with pytest.raises(FileChanged):
+        Receiving(store, file, origin).run()
+
+
+def test_no_retries_are_left(store: Store) -> None:
+    """What breaks without any progress is not tried for ever."""
+    file = make_file('xz', random_parts(4, 6, 400_000))
+    origin = Origin(file.data, [0] * 200)
+    with pytest.raises(TransferError, match='it broke'):
+        Receiving(store, file, origin, tries=4).run()
+    assert len(origin.opened) < 30
+
+
+@pytest.mark.parametrize('compression', ['xz', 'zst', None])
+def test_a_damaged_block_ends_it(
+    compression: Optional[str], store: Store
+) -> None:
+    file = make_file(compression, [
+        random.Random(number).randbytes(400_000) for number in range(4)
+    ])
+    data = bytearray(file.data)
+    data[len(data) // 2] ^= 0xff
+    origin = Origin(bytes(data))
+    with pytest.raises(LayeredError, match='image:v1'):
+        Receiving(store, file, origin).run()
+
+
+def test_no_thread_stays(store: Store) -> None:
+    before = threading.active_count()
+    file = make_file('xz', random_parts(5, 6, 400_000))
+    Receiving(store, file, Origin(file.data)).run()
+    names = [thread.name for thread in threading.enumerate()]
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            thread.join(5)
+    assert threading.active_count() <= before, names
