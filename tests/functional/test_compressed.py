@@ -25,7 +25,7 @@ def compress_clusters(
     image: DiskImage, target: Path, kind: str, below: Optional[Path]
 ) -> Path:
     """Write an image's own clusters compressed, on a base or on none."""
-    backing: List[object] = []
+    backing: List[str] = []
     if below:
         backing = ['-B', f'./{below.name}', '-F', 'qcow2']
     run('qemu-img', 'convert', '-c', '-f', 'qcow2', '-O', 'qcow2',

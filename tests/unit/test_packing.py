@@ -73,7 +73,7 @@ def test_round_trip(
     assert packed.compressed_size == len(made)
     assert {one.algorithm: one.value for one in packed.digests} == {
         name: hashlib.new(name, image).hexdigest()
-        for name in ('sha1', 'sha512')
+        for name in ('sha1', 'sha256', 'sha512')
     }
     assert unpack(made, compression) == image
     if compression == 'gz':
