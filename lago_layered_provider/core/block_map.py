@@ -9,7 +9,7 @@ from . import xz, xz_index, zstd
 from .block import Block, Needed
 
 #: Plain files are cut into pieces; a kill costs one for each connection.
-PIECE_BYTES = 4 << 20
+PIECE_BYTES = 2 << 20
 
 #: Larger blocks are better decoded while they come.
 LARGEST_BLOCK_BYTES = 64 << 20

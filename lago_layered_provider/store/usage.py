@@ -38,6 +38,10 @@ class Usage:
             StoreNotWritable: there is no right to write.
         """
         with self._use_lock(what, timeout, waiting, shared=False):
+            # Nobody writes a note now: these are of runs that were killed.
+            with files.disk_errors(self._paths.root):
+                for path in _files(self._paths.usage, '.tmp'):
+                    files.remove_file(path)
             yield
 
     @contextlib.contextmanager
@@ -97,7 +101,7 @@ class Usage:
     def notes(self) -> List[UsageNote]:
         """Return what all environments use, as far as it was noted."""
         found = []
-        for path in _json_files(self._paths.usage):
+        for path in _files(self._paths.usage, '.json'):
             note = parse_note(files.read_object(path))
             if note:
                 found.append(note)
@@ -130,16 +134,16 @@ class Usage:
         return {
             os.path.basename(path)[:-len('.json')]:
             str((files.read_object(path) or {}).get('why', ''))
-            for path in _json_files(self._paths.holds)
+            for path in _files(self._paths.holds, '.json')
         }
 
 
-def _json_files(directory: str) -> List[str]:
+def _files(directory: str, ending: str) -> List[str]:
     try:
         names = os.listdir(directory)
     except FileNotFoundError:
         return []
     return sorted(
         os.path.join(directory, name) for name in names
-        if name.endswith('.json')
+        if name.endswith(ending)
     )

@@ -113,8 +113,8 @@ def test_from_images_of_another_host_to_lago_init(
         entry = index_of(admin)['templates'][template]['versions']['v1']
         assert entry['base'] == base
         assert {
-            'size', 'compressed_size', 'virtual_size', 'sha1', 'sha512',
-            'metadata', 'format', 'compression', 'timestamp',
+            'size', 'compressed_size', 'virtual_size', 'sha1', 'sha256',
+            'sha512', 'metadata', 'format', 'compression', 'timestamp',
         } <= set(entry)
 
 

@@ -102,7 +102,8 @@ def test_forest_is_the_same_every_time(
 
 UNPACK = {
     'xz': ['xz', '-dc'], 'xz-single': ['xz', '-dc'], 'zst': ['zstd', '-dc'],
-    'gz': ['gzip', '-dc'], None: ['cat'],
+    'xz-blocks': ['xz', '-dc'], 'xz-wide': ['xz', '-dc'],
+    'zst-frames': ['zstd', '-dc'], 'gz': ['gzip', '-dc'], None: ['cat'],
 }
 
 

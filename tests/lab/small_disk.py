@@ -13,6 +13,8 @@ from typing import List, Optional
 from .commands import require, unavailable
 from .images import MIB
 
+STEP_BYTES = 4 * MIB
+
 
 class SmallDisk:
     """A tmpfs in a namespace of its own; a context manager.
@@ -82,8 +84,16 @@ class SmallDisk:
 
 
 def fill(disk: SmallDisk, *, leave: int) -> None:
-    """Take the room on a disk, as another program may."""
-    facts = os.statvfs(disk.path)
-    size = facts.f_bavail * facts.f_frsize - leave
+    """Take the room on a disk, as another program may.
+
+    In steps: who is tested may write at the same time.
+    """
+    taken = 0
     with open(disk.path / 'another', 'wb') as stream:
-        os.posix_fallocate(stream.fileno(), 0, size)
+        while True:
+            facts = os.statvfs(disk.path)
+            size = min(facts.f_bavail * facts.f_frsize - leave, STEP_BYTES)
+            if size <= 0:
+                return
+            os.posix_fallocate(stream.fileno(), taken, size)
+            taken += size

@@ -147,10 +147,14 @@ def held_locks(store: Path) -> List[str]:
 
 
 def leftovers(store: Path) -> List[str]:
-    """Return what a store at rest should not hold any more."""
+    """Return what a store at rest should not hold any more.
+
+    The notes of killed runs that nobody finished stay until a prune.
+    """
     state = store / '.layered'
     return sorted(
         str(path.relative_to(store))
         for pattern in ('partial/*', 'reservations/*', '**/*.tmp')
         for path in state.glob(pattern)
+        if path.parent.name != 'usage'
     )

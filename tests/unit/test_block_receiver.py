@@ -29,7 +29,9 @@ from lago_layered_provider.transfer import retries
 from lago_layered_provider.transfer.block_receiver import (
     BlockReceiver, FileChanged,
 )
+from lago_layered_provider.transfer.claims import Part
 from lago_layered_provider.transfer.connections import Connections
+from lago_layered_provider.transfer.landing import Landing
 from lago_layered_provider.transfer.mapping import Mapped
 from lago_layered_provider.transfer.ports import FileInfo
 from lago_layered_provider.transfer.shared import Shared
@@ -258,6 +260,8 @@ def test_right_whatever_breaks(
         )
         made = receiving.run()
         assert staged_bytes(store) == file.content
+        # What was decoded takes no room any more.
+        assert [*Path(store.root).rglob('*.spool')] == []
     assert made['sha256'] == hashlib.sha256(file.content).hexdigest()
     told = receiving.told
     # Each byte counts once for people, and comes once over the line.
@@ -309,14 +313,22 @@ def test_stopped_and_continued(
 
 @pytest.mark.parametrize('compression', ['xz', 'zst', None])
 def test_a_block_that_two_have_received_lands_once(
-    compression: Optional[str], store: Store
+    compression: Optional[str], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One brings the last bytes while the other still counts its own."""
-    parts = random_parts(1, 2, 900_000)
-    parts[0] = random.Random(2).randbytes(700_000)
-    file = make_file(compression, parts)
+    landed: List[Part] = []
+    land = Landing.land
+
+    def see(landing: Landing, part: Part) -> None:
+        landed.append(part)
+        land(landing, part)
+
+    monkeypatch.setattr(Landing, 'land', see)
+    rng = random.Random(2)
+    file = make_file(compression, [
+        rng.randbytes(2 << 20), rng.randbytes(10_000)
+    ])
     completed = threading.Event()
-    first_block = file.map.blocks[0]
 
     class Slow(Told):
         """Who brought the first bytes goes on when the block is whole."""
@@ -327,7 +339,20 @@ def test_a_block_that_two_have_received_lands_once(
                 assert completed.wait(SECONDS)
 
     origin = Origin(file.data)
-    receiving = Receiving(store, file, origin, told=Slow(), connections=1)
+    fetch_helped(store, file, origin, Slow(), completed)
+    assert [part.block for part in landed] == [*file.map.blocks]
+
+
+def fetch_helped(
+    store: Store, file: File, origin: Origin, told: Told,
+    completed: threading.Event,
+) -> None:
+    """Fetch a file of two blocks, the first one over two connections.
+
+    Args:
+        completed: is set when the second one has brought it.
+    """
+    receiving = Receiving(store, file, origin, told=told, connections=1)
     with store.stage(NAME, identity='it') as stage:
         assert stage is not None
         receiver = BlockReceiver(
@@ -336,30 +361,73 @@ def test_a_block_that_two_have_received_lands_once(
         )
         with contextlib.closing(receiver):
             run = receiver.claim(0.0)
-            assert run and run.parts[0].block == first_block
+            assert run and run.parts[0].block == file.map.blocks[0]
             slow = threading.Thread(
                 target=receiver.fetch, args=(run, lambda: True)
             )
             slow.start()
             while not run.parts[0].received:
                 assert slow.is_alive()
-            claims = receiver._claims
-            with receiver._jobs.changed:
-                claims._best = 10e6
-                helper = receiver.help(1e9)
+            receiver._claims._best = 10e6
+            helper = receiver.help(1e9)
             assert helper is not None
             receiver.fetch(helper, lambda: True)
             completed.set()
             slow.join(SECONDS)
-            while True:
-                rest = receiver.claim(1e9)
-                if rest is None:
-                    break
-                receiver.fetch(rest, lambda: True)
+            rest = receiver.claim(1e9)
+            assert rest is not None
+            receiver.fetch(rest, lambda: True)
+            assert receiver.claim(1e9) is None
             receiver.wait()
         assert stage.size == len(file.content)
     assert staged_bytes(store) == file.content
     receiving.shared.pool.close()
+
+
+class TakingTurns(Origin):
+    """Two streams bring the same bytes, the second one a moment earlier."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.second_put = threading.Event()
+        self.first_put = threading.Event()
+
+    def open(
+        self, path: str, *, start: int = 0, end: Optional[int] = None,
+        validator: Optional[str] = None,
+    ) -> Stream:
+        stream = super().open(path, start=start, end=end)
+        read, number, reads = stream.read, len(self.opened), [0]
+
+        def take_turns(size: int) -> bytes:
+            reads[0] += 1
+            if number == 1 and reads[0] == 2:
+                assert self.second_put.wait(SECONDS)
+            if number == 1 and reads[0] == 3:
+                self.first_put.set()
+            if number == 2 and reads[0] == 2:
+                self.second_put.set()
+                assert self.first_put.wait(SECONDS)
+            return read(size)
+
+        stream.read = take_turns  # type: ignore[method-assign]
+        return stream
+
+
+@pytest.mark.parametrize('compression', ['xz', 'zst', None])
+def test_bytes_that_two_bring_count_once(
+    compression: Optional[str], store: Store
+) -> None:
+    rng = random.Random(6)
+    file = make_file(compression, [
+        rng.randbytes(2 << 20), rng.randbytes(10_000)
+    ])
+    if compression is None:
+        assert len(file.map.blocks) == 2
+    told = Told()
+    origin = TakingTurns(file.data)
+    fetch_helped(store, file, origin, told, threading.Event())
+    assert told.advanced == file.map.to_fetch < origin.sent
 
 
 def test_another_size_means_another_file(store: Store) -> None:

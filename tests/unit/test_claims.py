@@ -36,7 +36,7 @@ class Receiving(RuleBasedStateMachine):
         sizes=st.lists(
             st.sampled_from([1, 100, 64 * KIB, MIB, 5 * MIB, 40 * MIB]),
             max_size=12,
-        ),
+        ) | st.integers(20, 40).map(lambda count: [512 * KIB] * count),
         gap=st.integers(-1, 12),
         kept=st.lists(st.integers(0, 6 * MIB), min_size=12, max_size=12),
         connections=st.integers(1, 4),
@@ -294,6 +294,7 @@ def test_the_slowest_of_all_is_helped_with_all_but_its_block() -> None:
     assert helper is not None
     assert helper.parts[1:] and slow.parts == helper.parts[:1]
     assert helper.start == slow.start + MEASURED_BYTES
+    assert [part.readers for part in helper.parts] == [2] + [1] * 9
 
 
 def test_runs_become_short_near_the_end() -> None:
