@@ -337,7 +337,11 @@ def not_compressed(world: World) -> None:
 
 
 FILES = [
-    Case('digest', edit('iscsi', sha512='0' * 128), (
+    Case('digest', edit('iscsi', sha256='0' * 64), (
+        'lab:iscsi:v1: sha256', FILE, 'expected 0000', 'found ',
+        'tell the admin',
+    ), BELOW),
+    Case('sha512', edit('iscsi', sha256=..., sha512='0' * 128), (
         'lab:iscsi:v1: sha512', FILE, 'expected 0000', 'found ',
         'tell the admin',
     ), BELOW),
@@ -622,11 +626,11 @@ def test_all_failed_layers_are_named(
     vms = {'vm0': 'iscsi', 'vm1': 'other'}
     with World(tmp_path, published, vms) as world:
         world.file('other').unlink()
-        world.edit('iscsi', sha512='0' * 128)
+        world.edit('iscsi', sha256='0' * 64)
         message = world.fail()
         assert message.startswith('2 images failed:\n- '), message
         plain = ' '.join(message.split())
-        assert 'lab:iscsi:v1: sha512' in plain
+        assert 'lab:iscsi:v1: sha256' in plain
         assert f'{world.server.url}/other-v1.qcow2.xz: HTTP 404' in plain
         assert world.complete(forest) == ['base', 'nfs']
         world.mend()
