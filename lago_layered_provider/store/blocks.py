@@ -68,8 +68,8 @@ class BlockSpool:
 class Blocks:
     """A staged image that is written block by block.
 
-    `write` and `read_into` may be called by several threads at once, the
-    rest by one at a time.
+    `write`, `read_into` and `flush` may be called by several threads at once,
+    the rest by one at a time.
 
     Args:
         fd: of the staged file, which has its final size.
@@ -145,6 +145,11 @@ class Blocks:
                 f'{position + count} bytes, expected '
                 f'{position + len(buffer)}'
             )
+
+    def flush(self) -> None:
+        """Bring to the disk what was written so far."""
+        with files.disk_errors(self._paths.root):
+            os.fdatasync(self._fd)
 
     def spool(self, offset: int) -> BlockSpool:
         """Return the spool of the block at `offset`."""

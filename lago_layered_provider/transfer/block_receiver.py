@@ -95,7 +95,13 @@ class BlockReceiver:
             FileChanged: it has to be fetched anew.
             LayeredError: it cannot be had, or is not what was announced.
         """
-        self._jobs.wait(lambda: self._landing.is_done)
+        def is_done() -> bool:
+            return self._jobs.is_idle and self._landing.is_done
+
+        self._jobs.wait(lambda: is_done() or self._landing.has_much)
+        while not is_done():
+            self._landing.flush()
+            self._jobs.wait(lambda: is_done() or self._landing.has_much)
         return self._landing.finish()
 
     def close(self) -> None:

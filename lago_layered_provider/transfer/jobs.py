@@ -71,14 +71,19 @@ class Jobs:
         finally:
             self.end()
 
-    def wait(self, is_done: Callable[[], bool]) -> None:
-        """Wait until it is done and all jobs have ended, or one failed.
+    @property
+    def is_idle(self) -> bool:
+        """Whether all jobs have ended."""
+        return not self._active
+
+    def wait(self, is_due: Callable[[], bool]) -> None:
+        """Wait until something is due, or a job has failed.
 
         Raises:
             Cancelled: all shall end.
         """
         with self.changed:
-            while self._error is None and (self._active or not is_done()):
+            while self._error is None and not is_due():
                 self._shared.check()
                 self.changed.wait(WAKE_SECONDS)
         if self._error is not None:

@@ -24,6 +24,10 @@ from .units import CorruptStream, Unit, open_xz, open_zstd
 
 READ_BYTES = 256 << 10
 
+#: So much of an image is brought to the disk at once. Nobody waits for that
+#: but at the end, so the end shall not have to do all of it.
+FLUSH_BYTES = 256 << 20
+
 #: How soon it is seen that all shall end.
 ROOM_SECONDS = 0.2
 
@@ -57,8 +61,20 @@ class Landing:
         self._behind = Behind(
             checking.algorithms(image), blocks, lambda: self._produced
         )
+        self._written = 0
         self._move_front()
         self._note()
+
+    @property
+    def has_much(self) -> bool:
+        """Whether so much was written that it should go to the disk."""
+        return self._written >= FLUSH_BYTES
+
+    def flush(self) -> None:
+        """Bring to the disk what was written; others go on meanwhile."""
+        with self._jobs.changed:
+            self._written = 0
+        self._blocks.flush()
 
     @property
     def is_done(self) -> bool:
@@ -150,6 +166,7 @@ class Landing:
             self.give_room(part)
         with self._jobs.changed:
             self._ahead[part.block.at] = part.block
+            self._written += part.block.makes
             self._move_front()
             self._note()
         if not self._map.plain:

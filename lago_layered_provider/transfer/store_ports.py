@@ -92,6 +92,9 @@ class Blocks(Protocol):
     def read_into(self, buffer: memoryview, position: int) -> None:
         """Fill a buffer with what was written at `position`."""
 
+    def flush(self) -> None:
+        """Bring to the disk what was written."""
+
     def spool(self, offset: int) -> BlockSpool:
         """Return the spool of the block at `offset`."""
 
