@@ -214,5 +214,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument('--name', default='latest',
                         help='of the files in benchmarks/results')
     arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error('at least one round')
     arguments.lines = {'unlimited', *arguments.lines}
     return arguments
