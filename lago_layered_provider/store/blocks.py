@@ -7,6 +7,7 @@ by the block's offset in the file at its source, so that a kill loses nothing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from dataclasses import replace
 from typing import Callable, Container, Dict, Optional, Tuple
@@ -138,6 +139,9 @@ class Blocks:
     def read_into(self, buffer: memoryview, position: int) -> None:
         """Fill a buffer with what was written at `position`."""
         with files.disk_errors(self._paths.root):
+            if self._is_hole(position, position + len(buffer)):
+                buffer[:] = bytes(len(buffer))
+                return
             count = os.preadv(self._fd, [buffer], position)
         if count < len(buffer):
             raise errors.StoreError(
@@ -145,6 +149,20 @@ class Blocks:
                 f'{position + count} bytes, expected '
                 f'{position + len(buffer)}'
             )
+
+    def _is_hole(self, start: int, end: int) -> bool:
+        """Tell whether nothing but zeros was written there.
+
+        To read a hole would fill the kernel's memory with its zeros.
+        """
+        try:
+            return os.lseek(self._fd, start, os.SEEK_DATA) >= end
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # there is no data any more
+                return end <= os.fstat(self._fd).st_size
+            if error.errno == errno.EINVAL:  # the file system cannot tell
+                return False
+            raise
 
     def flush(self) -> None:
         """Bring to the disk what was written so far."""
