@@ -140,13 +140,8 @@ class BlockReceiver:
             has_others: tells whether other connections to it are in use.
         """
         crowded = False
-        self._show()
         try:
-            self._fetch(run)
-        except errors.TransferError as error:
-            crowded = error.status in CROWDED and has_others()
-            if not crowded:
-                self._break_off(run, error)
+            crowded = self._try(run, has_others)
         except BaseException as error:  # raised by `wait`
             self._jobs.fail(error)
         with self._jobs.changed:
@@ -160,6 +155,16 @@ class BlockReceiver:
             self._landing.give_room(part)
         self._jobs.end()
         return crowded
+
+    def _try(self, run: Run, has_others: Callable[[], bool]) -> bool:
+        try:
+            self._show()
+            self._fetch(run)
+        except errors.TransferError as error:
+            if error.status in CROWDED and has_others():
+                return True
+            self._break_off(run, error)
+        return False
 
     def _fetch(self, run: Run) -> None:
         stream = self._provider.open(

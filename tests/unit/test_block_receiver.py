@@ -469,3 +469,18 @@ def test_no_thread_stays(store: Store) -> None:
         if thread is not threading.current_thread():
             thread.join(5)
     assert threading.active_count() <= before, names
+
+
+@pytest.mark.parametrize('told', ['begin', 'advance', 'note'])
+def test_what_goes_wrong_while_people_are_told_ends_the_transfer(
+    told: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a pipe that nobody reads any more."""
+    def fail(*_: object) -> None:
+        raise BrokenPipeError(told)
+
+    monkeypatch.setattr(Told, told, fail)
+    file = make_file(None, random_parts(3, 4, 2 << 20))
+    receiving = Receiving(store, file, Origin(file.data, [1000]))
+    with pytest.raises(BrokenPipeError, match=told):
+        receiving.run()
