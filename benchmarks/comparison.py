@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
 import io
 import json
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, NoReturn
 
+import lago_layered_provider
 from lago_layered_provider.publishing.packing import DIGESTS
 from tests.lab import LagoSandbox, have
 from tests.lab.environments import lago_command
@@ -81,6 +83,10 @@ class Comparison:
             with contextlib.ExitStack() as stack:
                 self._open_lines(stack)
                 self._chain.warm()
+                # What pip does when it installs a package, as it did Lago.
+                compileall.compile_dir(
+                    Path(lago_layered_provider.__file__).parent, quiet=1
+                )
                 self._run_rounds(keep)
                 self._run_parts(keep)
         finally:

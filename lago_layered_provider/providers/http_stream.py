@@ -13,9 +13,8 @@ from ..core.errors import TransferError
 from .http_errors import network
 from .http_headers import find_validator
 
-#: One `read` returns at most this: a broken connection loses what was not
-#: returned yet, and progress should be seen on slow lines too.
-READ_BYTES = 128 << 10
+#: One `read` returns at most this.
+READ_BYTES = 256 << 10
 
 
 def _find_socket(response: requests.Response) -> Optional[socket.socket]:
@@ -62,6 +61,10 @@ class HttpStream:
         self._lock = threading.Lock()
         self._aborted = False
         self._socket = _find_socket(response)
+        # What has come, without waiting for more: a broken connection loses
+        # nothing, and fewer calls are made. urllib3 1.26 can only wait.
+        raw = response.raw
+        self._read = getattr(raw, 'read1', raw.read)
 
     def read(self, size: int) -> bytes:
         """Return at most `size` bytes, b'' at the end."""
@@ -72,7 +75,7 @@ class HttpStream:
         try:
             if size and not self._aborted:
                 with network(self._url, self._timeout):
-                    data = self._response.raw.read(size, decode_content=False)
+                    data = self._read(size, decode_content=False)
         except TransferError as error:
             self._fail(error.reason, error)
         except (AttributeError, ValueError) as error:

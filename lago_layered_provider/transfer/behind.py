@@ -12,7 +12,7 @@ from typing import Callable, Iterable, Protocol, Tuple
 
 from ..core.model import Digest
 
-BUFFER_BYTES = 256 << 10
+BUFFER_BYTES = 1 << 20
 
 
 class Written(Protocol):

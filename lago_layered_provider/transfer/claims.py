@@ -26,6 +26,9 @@ MEASURED_BYTES = 256 << 10
 #: A run that is quiet for so long is taken for a stalled one, and helped.
 QUIET_SECONDS = 3.0
 
+#: The same where nobody knows yet how fast a connection is.
+FIRST_QUIET_SECONDS = 10.0
+
 #: What a second request costs; a run that ends sooner is not helped.
 HELP_SECONDS = 1.0
 
@@ -219,8 +222,10 @@ def _is_slow(run: Run, best: float, now: float) -> bool:
         best: bytes that one connection brings in a second.
     """
     left = run.left
-    if run.waits or run.helped or not best or not left:
+    if run.waits or run.helped or not left:
         return False
+    if not best:
+        return now - run.last > FIRST_QUIET_SECONDS
     alone = left / best
     if now - run.last > QUIET_SECONDS + alone:
         return True

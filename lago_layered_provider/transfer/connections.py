@@ -23,6 +23,10 @@ WAKE_SECONDS = 0.1
 CROWDED = (429, 503)
 
 
+class Crowded(Exception):
+    """The server wants fewer connections, and will get fewer: ask again."""
+
+
 class Wanting(Protocol):
     """An image whose blocks are to be fetched."""
 
@@ -100,6 +104,9 @@ class Connections:
 
         Args:
             check: raises when it is no use to wait any more.
+
+        Raises:
+            Crowded: instead of the error that says so.
         """
         with self._changed:
             server = self._find(provider, path)
@@ -116,6 +123,8 @@ class Connections:
             yield
         except TransferError as error:
             crowded = error.status in CROWDED and server.busy > 1
+            if crowded:
+                raise Crowded from error
             raise
         finally:
             self._give_back(server, crowded)

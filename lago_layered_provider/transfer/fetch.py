@@ -20,7 +20,7 @@ from ..core.plan import Layer, Plan
 from ..core.record import Record
 from . import checking
 from .block_receiver import BlockReceiver, FileChanged
-from .connections import Connections
+from .connections import Connections, Crowded
 from .mapping import Mapped, find_map
 from .ports import Mirrors, Progress, Provider
 from .retries import Retries
@@ -174,6 +174,8 @@ class Fetcher:
                     return find_map(
                         provider, image, validator, self._shared.streams
                     )
+            except Crowded:
+                self._shared.check()
             except errors.TransferError as error:
                 self._shared.check()
                 seconds = retries.next_pause(error, 0)

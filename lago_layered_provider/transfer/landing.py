@@ -8,8 +8,10 @@ behind, in the order of the image.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from typing import Dict, Tuple
+import threading
+from typing import ContextManager, Dict, Tuple
 
 from ..core.block import Block
 from ..core.model import Digest, Image
@@ -20,13 +22,13 @@ from .jobs import Jobs
 from .mapping import Mapped
 from .shared import Shared
 from .store_ports import Blocks, BlockSpool
-from .units import CorruptStream, Unit, open_xz, open_zstd
+from .units import CorruptStream, Unit, open_zstd
 
 READ_BYTES = 256 << 10
 
 #: So much of an image is brought to the disk at once. Nobody waits for that
 #: but at the end, so the end shall not have to do all of it.
-FLUSH_BYTES = 256 << 20
+FLUSH_BYTES = 64 << 20
 
 #: How soon it is seen that all shall end.
 ROOM_SECONDS = 0.2
@@ -58,6 +60,7 @@ class Landing:
         self._spools: Dict[Part, BlockSpool] = {}
         self._consumed, self._produced = blocks.consumed, blocks.produced
         self._ahead = {block.at: block for block in blocks.ahead}
+        self._noting = threading.Lock()
         self._behind = Behind(
             checking.algorithms(image), blocks, lambda: self._produced
         )
@@ -164,32 +167,41 @@ class Landing:
             ) from None
         finally:
             self.give_room(part)
-        with self._jobs.changed:
+        # Not the jobs' lock: while others bring the image to the disk, the
+        # rename of a note takes up to 70 ms.
+        with self._noting:
             self._ahead[part.block.at] = part.block
-            self._written += part.block.makes
             self._move_front()
             self._note()
+        with self._jobs.changed:
+            self._written += part.block.makes
         if not self._map.plain:
             self._spools[part].remove()
         self._behind.advance()
 
     def _decode(self, block: Block, spool: BlockSpool) -> None:
         """Write what a block makes at its place in the image."""
-        unit = Unit(
-            open_xz if self._image.compression == 'xz' else open_zstd,
-            prime=self._map.preamble, size=block.size, makes=block.makes,
-        )
         here = block.at
-        for start in range(0, block.size, READ_BYTES):
-            self._jobs.check()
-            length = min(READ_BYTES, block.size - start)
-            for piece in unit.feed(spool.read(length, start)):
-                if here + len(piece) > block.until:
-                    raise CorruptStream(
-                        f'a block makes more than {block.makes} bytes'
-                    )
-                self._blocks.write(piece, here)
-                here += len(piece)
+        with self._open_unit(block) as unit:
+            for start in range(0, block.size, READ_BYTES):
+                self._jobs.check()
+                length = min(READ_BYTES, block.size - start)
+                for piece in unit.feed(spool.read(length, start)):
+                    if here + len(piece) > block.until:
+                        raise CorruptStream(
+                            f'a block makes more than {block.makes} bytes'
+                        )
+                    self._blocks.write(piece, here)
+                    here += len(piece)
+
+    def _open_unit(self, block: Block) -> ContextManager[Unit]:
+        if self._image.compression == 'xz':
+            return self._shared.xz_blocks.unit(
+                self._map.preamble, block.size, block.makes
+            )
+        return contextlib.nullcontext(
+            Unit(open_zstd, size=block.size, makes=block.makes)
+        )
 
     def _move_front(self) -> None:
         """Count as done what has no gap before it."""

@@ -10,6 +10,7 @@ from typing import Iterator, Set
 from ..core import errors
 from .parallel import BlockPool
 from .ports import Progress, Stream
+from .units import XzBlocks
 
 
 class OpenStreams:
@@ -60,6 +61,7 @@ class Shared:
     progress: Progress
     room: threading.Semaphore
     pool: BlockPool = field(default_factory=BlockPool)
+    xz_blocks: XzBlocks = field(default_factory=XzBlocks)
     streams: OpenStreams = field(default_factory=OpenStreams)
     cancelled: threading.Event = field(default_factory=threading.Event)
 

@@ -7,7 +7,7 @@ from typing import Tuple
 
 from ..core import errors
 from ..core.model import Digest, Image
-from .connections import Connections
+from .connections import Connections, Crowded
 from .ports import Provider
 from .receive import Receiver
 from .retries import Retries
@@ -59,6 +59,8 @@ class Streaming:
                 try:
                     self._pull(receiver)
                     break
+                except Crowded:
+                    self._shared.check()
                 except errors.TransferError as error:
                     self._shared.check()
                     self._pause(retries, error, receiver.offset)

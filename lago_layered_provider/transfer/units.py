@@ -5,11 +5,19 @@ A unit depends on no other one, so several could be decoded side by side.
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from typing import Callable, Iterator, Optional, Protocol, Tuple, Type
+from collections import defaultdict
+from typing import (
+    Callable, DefaultDict, Iterator, List, Optional, Protocol, Tuple, Type,
+)
 
 #: The most that a decoder yields at once.
 PIECE_BYTES = 1 << 20
+
+#: The same for .xz, which takes so long that more calls cost nothing. For
+#: more, Python's lzma puts together what it makes of memory taken anew.
+XZ_PIECE_BYTES = 128 << 10
 
 #: Largest window of a .zst frame: 2 ** 27 bytes, 128 MiB (``zstd --long``).
 ZSTD_WINDOW_LOG_MAX = 27
@@ -40,8 +48,9 @@ class RawDecompressor(Protocol):
     ) -> bytes: ...  # noqa: E704
 
 
-#: A fresh decompressor, and what it raises on bad data.
-Opened = Tuple[RawDecompressor, Type[Exception]]
+#: A fresh decompressor, what it raises on bad data, and how many bytes to
+#: ask it for at once.
+Opened = Tuple[RawDecompressor, Type[Exception], int]
 
 
 class _Gunzip:
@@ -75,7 +84,7 @@ class _Gunzip:
 
 def open_gzip() -> Opened:
     import zlib
-    return _Gunzip(), zlib.error
+    return _Gunzip(), zlib.error, PIECE_BYTES
 
 
 def open_zstd() -> Opened:
@@ -85,13 +94,13 @@ def open_zstd() -> Opened:
         from backports import zstd
     option = zstd.DecompressionParameter.window_log_max
     raw = zstd.ZstdDecompressor(options={option: ZSTD_WINDOW_LOG_MAX})
-    return raw, zstd.ZstdError
+    return raw, zstd.ZstdError, PIECE_BYTES
 
 
 def open_xz() -> Opened:
     import lzma
     raw = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY_BYTES)
-    return raw, lzma.LZMAError
+    return raw, lzma.LZMAError, XZ_PIECE_BYTES
 
 
 class Unit:
@@ -116,7 +125,7 @@ class Unit:
         size: Optional[int] = None,
         makes: Optional[int] = None,
     ) -> None:
-        self._raw, self._error = open_raw()
+        self._raw, self._error, self._piece_bytes = open_raw()
         self.size = size
         self._makes = makes
         self._fed = self._made = 0
@@ -168,7 +177,40 @@ class Unit:
 
     def _decompress(self, data: bytes) -> bytes:
         try:
-            return self._raw.decompress(data, PIECE_BYTES)
+            return self._raw.decompress(data, self._piece_bytes)
         # EOFError: more was fed than the unit takes.
         except (self._error, EOFError) as error:
             raise CorruptStream(f'damaged data: {error}') from error
+
+
+class XzBlocks:
+    """Decompressors for whole blocks of .xz, used again and again.
+
+    A new one takes its memory anew, with each block: up to its dictionary,
+    64 MiB after ``xz --best``. To give out and clear these pages took the
+    kernel a twentieth of the time that decoding takes.
+    """
+
+    def __init__(self) -> None:
+        # list.pop and list.append need no lock.
+        self._idle: DefaultDict[bytes, List[Opened]] = defaultdict(list)
+
+    @contextlib.contextmanager
+    def unit(self, preamble: bytes, size: int, makes: int) -> Iterator[Unit]:
+        """Lend the unit of one block.
+
+        Args:
+            preamble: the header of its stream.
+            size, makes: bytes of the block in the file and uncompressed.
+        """
+        idle = self._idle[preamble]
+        try:
+            opened = idle.pop()
+        except IndexError:
+            opened = open_xz()
+            opened[0].decompress(preamble, PIECE_BYTES)
+        unit = Unit(lambda: opened, size=size, makes=makes)
+        yield unit
+        # Not after an exception: nobody knows where it stands then.
+        if unit.ended:
+            idle.append(opened)

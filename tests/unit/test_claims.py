@@ -14,7 +14,8 @@ from hypothesis.stateful import (
 
 from lago_layered_provider.core.block import Block
 from lago_layered_provider.transfer.claims import (
-    MEASURED_BYTES, QUIET_SECONDS, RUN_BYTES, Claims, Part, Run,
+    FIRST_QUIET_SECONDS, MEASURED_BYTES, QUIET_SECONDS, RUN_BYTES, Claims,
+    Part, Run,
 )
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -254,6 +255,18 @@ def test_a_helper_that_breaks_is_followed_by_another(
     again = claims.claim(later) or claims.help(later)
     assert again is not None
     assert again.parts == run.parts
+
+
+def test_a_run_is_helped_that_is_quiet_from_the_beginning() -> None:
+    """Although nobody knows yet how fast a connection is."""
+    claims = Claims(make_blocks(4 * MIB), {}, 2)
+    quiet = claims.claim(0)
+    assert quiet
+    take(claims, quiet, MEASURED_BYTES - 1, 1.0)
+    assert claims.help(FIRST_QUIET_SECONDS) is None
+    helper = claims.help(FIRST_QUIET_SECONDS + 1.1)
+    assert helper
+    assert helper.start == quiet.start + MEASURED_BYTES - 1
 
 
 def test_who_waits_for_room_is_not_slow(slow: Tuple[Claims, Run]) -> None:

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from lago_layered_provider.core.errors import TransferError
 from lago_layered_provider.transfer.claims import Run
-from lago_layered_provider.transfer.connections import Connections
+from lago_layered_provider.transfer.connections import (
+    Connections, Crowded,
+)
 from lago_layered_provider.transfer.ports import Provider
 
 SECONDS = 20
@@ -238,6 +240,24 @@ def test_one_connection_always_stays() -> None:
     _serve(connections, Image(30, gauge))
     connections.close()
     assert gauge.most == 1
+
+
+def test_who_reads_himself_is_told_that_there_are_too_many() -> None:
+    """Alone it is an error as any other."""
+    refusal = TransferError('url', 'no', status=503)
+    connections = Connections(2)
+    with connections.one(place(), 'a', lambda: None):
+        with pytest.raises(Crowded):
+            with connections.one(place(), 'b', lambda: None):
+                raise refusal
+        with pytest.raises(ZeroDivisionError):
+            # There is but one connection now.
+            with connections.one(place(), 'b', lambda: 1 // 0):
+                pass
+    with pytest.raises(TransferError) as raised:
+        with connections.one(place(), 'b', lambda: None):
+            raise refusal
+    assert raised.value is refusal
 
 
 def test_the_largest_image_comes_first() -> None:

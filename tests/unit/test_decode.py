@@ -20,7 +20,7 @@ from lago_layered_provider.transfer.decode import (
     CorruptStream,
     make_decoder,
 )
-from lago_layered_provider.transfer.units import PIECE_BYTES
+from lago_layered_provider.transfer.units import PIECE_BYTES, XzBlocks
 
 KINDS = ('gz', 'zst', 'xz', 'xz blocks')
 
@@ -318,3 +318,38 @@ def test_damaged_checkpoint() -> None:
 def test_unknown_compression() -> None:
     with pytest.raises(ValueError, match="'bz2'"):
         make_decoder('bz2')
+
+
+# Blocks of .xz, one after the other by the same decompressor
+
+def decode_block(
+    lender: XzBlocks, packed: bytes, record: xz_index.XzIndex, number: int
+) -> bytes:
+    block = record.blocks[number]
+    with lender.unit(packed[:12], block.size, block.makes) as unit:
+        return b''.join(unit.feed(packed[block.offset:block.end]))
+
+
+def test_a_decompressor_takes_blocks_in_any_order() -> None:
+    parts = [bytes([number]) * 300 * number for number in range(1, 9)]
+    packed = xz_in_blocks(parts)
+    index = xz_index.parse_index_tail(packed, len(packed))
+    assert isinstance(index, xz_index.XzIndex)
+    lender = XzBlocks()
+    for number in (3, 0, 7, 7, 1):
+        assert decode_block(lender, packed, index, number) == parts[number]
+    assert [len(idle) for idle in lender._idle.values()] == [1]
+
+
+def test_one_that_met_damage_is_not_used_again() -> None:
+    parts = [b'a' * 5000, b'b' * 5000]
+    packed = xz_in_blocks(parts)
+    index = xz_index.parse_index_tail(packed, len(packed))
+    assert isinstance(index, xz_index.XzIndex)
+    lender = XzBlocks()
+    assert decode_block(lender, packed, index, 0) == parts[0]
+    middle = index.blocks[1].offset + index.blocks[1].size // 2
+    damaged = packed[:middle] + b'\xff' * 8 + packed[middle + 8:]
+    with pytest.raises(CorruptStream):
+        decode_block(lender, damaged, index, 1)
+    assert decode_block(lender, packed, index, 1) == parts[1]
