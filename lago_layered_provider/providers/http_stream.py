@@ -16,6 +16,10 @@ from .http_headers import find_validator
 #: One `read` returns at most this.
 READ_BYTES = 256 << 10
 
+#: The same where it waits for as much: a broken connection loses what was not
+#: returned yet, and progress should be seen on slow lines too.
+WAIT_BYTES = 128 << 10
+
 
 def _find_socket(response: requests.Response) -> Optional[socket.socket]:
     """Return the socket of an answer that is still being received.
@@ -61,14 +65,16 @@ class HttpStream:
         self._lock = threading.Lock()
         self._aborted = False
         self._socket = _find_socket(response)
-        # What has come, without waiting for more: a broken connection loses
-        # nothing, and fewer calls are made. urllib3 1.26 can only wait.
         raw = response.raw
-        self._read = getattr(raw, 'read1', raw.read)
+        self._read, self._most = raw.read, WAIT_BYTES
+        # Better is what has come, however little. urllib3 1.26 cannot do
+        # that, and of TLS it would be a record, 16 KiB at the most.
+        if hasattr(raw, 'read1') and response.url.startswith('http://'):
+            self._read, self._most = raw.read1, READ_BYTES
 
     def read(self, size: int) -> bytes:
         """Return at most `size` bytes, b'' at the end."""
-        size = min(size, READ_BYTES)
+        size = min(size, self._most)
         if self._stop is not None:
             size = min(size, self._stop - self._position)
         data = b''

@@ -1,8 +1,9 @@
 """Receive one image block by block, over several connections.
 
 Each connection asks for a run of blocks (`claims`); what has come is put in
-place by `landing`. A connection that breaks gives back what it has not
-brought; what has come of a block is never asked for again.
+place by `landing`, or handed on in its order by `ordered`. A connection that
+breaks gives back what it has not brought; what has come of a block is never
+asked for again.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ from ..core.model import Digest, Image
 from .claims import Claims, Part, Run
 from .connections import CROWDED
 from .jobs import Jobs
-from .landing import Landing
 from .mapping import Mapped
 from .ports import Provider, Stream
 from .retries import Retries
 from .shared import Shared
-from .store_ports import Blocks
+from .target import Target
 
 READ_BYTES = 256 << 10
 
@@ -34,6 +34,9 @@ class BlockReceiver:
 
     Args:
         name: of the layer, for people.
+        claims, target: what is to be fetched, and where it goes.
+        jobs: what other threads do for it; its condition guards the claims
+            and all else of this object.
     """
 
     def __init__(
@@ -41,33 +44,24 @@ class BlockReceiver:
         name: str,
         image: Image,
         provider: Provider,
-        blocks: Blocks,
         mapped: Mapped,
+        claims: Claims,
+        target: Target,
+        jobs: Jobs,
         shared: Shared,
     ) -> None:
         self._name = name
         self._image = image
         self._provider = provider
-        self._map = mapped.map
-        self._validator = mapped.validator
+        self._file = mapped
+        self._claims = claims
+        self._target = target
+        self._jobs = jobs
         self._shared = shared
-        missing = self._map.missing(
-            blocks.consumed, blocks.produced, blocks.ahead
-        )
-        blocks.drop_spools(
-            () if self._map.plain else {block.offset for block in missing}
-        )
-        self._claims = Claims(missing, blocks.spooled(), shared.connections)
         self._open: Dict[Run, Stream] = {}
         self._failed_at = self._pause_until = 0.0
         self._retries = Retries(shared.retries, self.received)
-        # Its condition guards the claims and all else of this object.
-        self._jobs = Jobs(shared)
-        self._landing = Landing(
-            image, blocks, mapped, shared, self._jobs,
-            provider.locate(image.file),
-        )
-        self._landing.begin(self._claims.parts)
+        self._target.begin(self._claims.parts)
         self._shown = False
         if all(part.is_complete for part in self._claims.parts):
             self._show()
@@ -78,31 +72,35 @@ class BlockReceiver:
             shown, self._shown = self._shown, True
         if not shown:
             self._shared.progress.begin(
-                self._name, self._map.to_fetch, self.received
+                self._name, self._file.to_fetch, self.received
             )
 
     @property
     def received(self) -> int:
         """Bytes of blocks that are here."""
-        return self._map.to_fetch - sum(
+        return self._file.to_fetch - sum(
             part.block.size - part.received for part in self._claims.parts
         )
 
-    def wait(self) -> Tuple[Digest, ...]:
+    def wait(self, wake: Callable[[], None]) -> Tuple[Digest, ...]:
         """Wait for the whole image; return the digests that were made.
+
+        Args:
+            wake: is called when there may be more to claim than before.
 
         Raises:
             FileChanged: it has to be fetched anew.
             LayeredError: it cannot be had, or is not what was announced.
         """
         def is_done() -> bool:
-            return self._jobs.is_idle and self._landing.is_done
+            return self._jobs.is_idle and self._target.is_done
 
-        self._jobs.wait(lambda: is_done() or self._landing.has_much)
+        self._jobs.wait(lambda: is_done() or self._target.has_work)
         while not is_done():
-            self._landing.flush()
-            self._jobs.wait(lambda: is_done() or self._landing.has_much)
-        return self._landing.finish()
+            self._target.work()
+            wake()
+            self._jobs.wait(lambda: is_done() or self._target.has_work)
+        return self._target.finish()
 
     def close(self) -> None:
         """End what is still running; what was received stays."""
@@ -110,16 +108,18 @@ class BlockReceiver:
             self._jobs.over = True
             for stream in self._open.values():
                 stream.abort()
-        self._landing.stop()
+        self._target.stop()
         self._jobs.stop()
-        self._landing.close(self._claims.parts)
+        self._target.close(self._claims.parts)
 
     def claim(self, now: float) -> Optional[Run]:
         """Return what a connection shall fetch next."""
         with self._jobs.changed:
             if self._jobs.over or now < self._pause_until:
                 return None
-            return self._count(self._claims.claim(now))
+            return self._count(
+                self._claims.claim(now, self._target.horizon)
+            )
 
     def help(self, now: float) -> Optional[Run]:
         """Return the rest of a run that a slow connection has."""
@@ -152,7 +152,7 @@ class BlockReceiver:
                 if not part.readers and not part.is_complete
             ]
         for part in lost:
-            self._landing.give_room(part)
+            self._target.give_room(part)
         self._jobs.end()
         return crowded
 
@@ -169,13 +169,13 @@ class BlockReceiver:
     def _fetch(self, run: Run) -> None:
         stream = self._provider.open(
             self._image.file, start=run.start, end=run.end,
-            validator=self._validator,
+            validator=self._file.validator,
         )
         with self._shared.streams.reading(stream):
             with self._jobs.changed:
                 self._open[run] = stream
             if stream.start != run.start or (
-                stream.total not in (None, self._map.file_size)
+                stream.total not in (None, self._file.size)
             ):
                 raise FileChanged
             position = run.start
@@ -198,7 +198,7 @@ class BlockReceiver:
     def _take_room(self, run: Run, part: Part) -> None:
         before = time.monotonic()
         run.waits = True
-        self._landing.take_room(part)
+        self._target.take_room(part)
         with self._jobs.changed:
             self._claims.wait(run, time.monotonic() - before)
             run.waits = False
@@ -220,7 +220,7 @@ class BlockReceiver:
         with part.lock:
             count = max(0, end - part.received)
             if count:
-                self._landing.put(part, chunk, end - len(chunk))
+                self._target.put(part, chunk, end - len(chunk))
                 part.received = end
             landed = count and part.is_complete
         with self._jobs.changed:
@@ -228,7 +228,7 @@ class BlockReceiver:
         self._shared.progress.advance(self._name, count)
         if landed:
             self._stop_others(run, part)
-            self._landing.land(part)
+            self._target.land(part)
 
     def _stop_others(self, run: Run, part: Part) -> None:
         """Stop connections that have nothing else to bring."""

@@ -17,7 +17,7 @@ from typing import Dict, Iterable, List, Optional
 
 from ..core.block import Block
 
-#: The most that one request asks for.
+#: The most that one request asks for, as a rule.
 RUN_BYTES = 16 << 20
 
 #: Too little says nothing about how fast a connection is.
@@ -107,6 +107,8 @@ class Claims:
         received: bytes at hand of blocks that an earlier transfer began, by
             the block's offset.
         connections: that may fetch at once.
+        run_bytes: the most that one request asks for, if it is more than a
+            block.
     """
 
     def __init__(
@@ -114,6 +116,8 @@ class Claims:
         blocks: Iterable[Block],
         received: Dict[int, int],
         connections: int,
+        *,
+        run_bytes: int = RUN_BYTES,
     ) -> None:
         self.parts = tuple(
             Part(block, min(received.get(block.offset, 0), block.size))
@@ -126,21 +130,27 @@ class Claims:
             part.block.size - part.received for part in self._pending
         )
         self._connections = connections
+        self._run_bytes = run_bytes
         self._running: List[Run] = []
         self._best = 0.0
 
-    def claim(self, now: float) -> Optional[Run]:
-        """Return the next run, None when all blocks are on their way."""
-        if not self._pending:
+    def claim(self, now: float, horizon: int) -> Optional[Run]:
+        """Return the next run, None when all blocks are on their way.
+
+        Args:
+            horizon: no block is asked for that ends beyond, in the file.
+        """
+        if not self._pending or self._pending[0].block.end > horizon:
             return None
-        limit = min(RUN_BYTES, self._left // (2 * self._connections))
+        limit = min(self._run_bytes, self._left // (2 * self._connections))
         parts = [self._pending.pop(0)]
         size = parts[0].block.size - parts[0].received
         while self._pending:
             part = self._pending[0]
             size += part.block.size
             follows = part.block.offset == parts[-1].block.end
-            if not follows or part.received or size > limit:
+            fits = size <= limit and part.block.end <= horizon
+            if not follows or part.received or not fits:
                 break
             parts.append(self._pending.pop(0))
         return self._begin(parts, now)

@@ -72,11 +72,14 @@ class Connections:
     @contextlib.contextmanager
     def serving(
         self, provider: Provider, path: str, image: Wanting, size: int
-    ) -> Iterator[None]:
+    ) -> Iterator[Callable[[], None]]:
         """Fetch the blocks of an image in the background.
 
         Args:
             size: of all of them, in bytes.
+
+        Returns:
+            what to call when it may want more than before.
         """
         entry = (size, image)
         with self._changed:
@@ -91,10 +94,14 @@ class Connections:
                 ).start()
             self._changed.notify_all()
         try:
-            yield
+            yield self._wake
         finally:
             with self._changed:
                 server.images.remove(entry)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     @contextlib.contextmanager
     def one(

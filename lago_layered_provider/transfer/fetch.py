@@ -1,8 +1,8 @@
 """Bring one layer to where it only has to be made visible.
 
-Receive it, block by block where its file can be had so (`block_receiver`),
-else in one go (`streaming`); verify, and mark it as verified; all of it under
-the image's lock, which is given back at the end.
+Receive it over several connections where its file can be had so
+(`block_receiver`), else in one go (`streaming`); verify, and mark it as
+verified; all of it under the image's lock, which is given back at the end.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from ..core.record import Record
 from . import checking
 from .block_receiver import BlockReceiver, FileChanged
 from .connections import Connections, Crowded
+from .jobs import Jobs
+from .landing import place_blocks
 from .mapping import Mapped, find_map
+from .ordered import order_pieces
 from .ports import Mirrors, Progress, Provider
 from .retries import Retries
 from .shared import Shared
@@ -145,9 +148,12 @@ class Fetcher:
             mapped = self._find_map(name, image, provider, stage.validator)
             if mapped is None:
                 return None
-            checking.check_size(
-                image, mapped.map.image_size, provider.locate(image.file)
-            )
+            if mapped.map is not None:
+                checking.check_size(
+                    image, mapped.map.image_size, provider.locate(image.file)
+                )
+            elif self._limits.connections == 1:
+                return None  # one request is enough then
             if mapped.changed:
                 stage.reset()
             try:
@@ -192,19 +198,22 @@ class Fetcher:
         stage: Stage,
         mapped: Mapped,
     ) -> Optional[Tuple[Digest, ...]]:
+        jobs = Jobs(self._shared)
+        aim = order_pieces if mapped.map is None else place_blocks
         try:
-            receiver = BlockReceiver(
-                name, image, provider, stage.by_blocks(
-                    mapped.map.image_size
-                ), mapped, self._shared,
+            claims, target = aim(
+                image, stage, mapped, self._shared, jobs,
+                provider.locate(image.file),
             )
         except ValueError:
             return None  # what is here was not received by blocks
-        with contextlib.closing(receiver):
+        with contextlib.closing(BlockReceiver(
+            name, image, provider, mapped, claims, target, jobs, self._shared
+        )) as receiver:
             with self._connections.serving(
-                provider, image.file, receiver, mapped.map.to_fetch
-            ):
-                return receiver.wait()
+                provider, image.file, receiver, mapped.to_fetch
+            ) as wake:
+                return receiver.wait(wake)
 
     def _verify(
         self,

@@ -11,17 +11,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from typing import ContextManager, Dict, Tuple
+from typing import ContextManager, Dict, Optional, Tuple
 
 from ..core.block import Block
+from ..core.block_map import BlockMap
 from ..core.model import Digest, Image
 from . import checking
 from .behind import Behind
-from .claims import Part
+from .claims import Claims, Part
 from .jobs import Jobs
 from .mapping import Mapped
 from .shared import Shared
-from .store_ports import Blocks, BlockSpool
+from .store_ports import Blocks, BlockSpool, Stage
+from .target import Target
 from .units import CorruptStream, Unit, open_zstd
 
 READ_BYTES = 256 << 10
@@ -34,10 +36,42 @@ FLUSH_BYTES = 64 << 20
 ROOM_SECONDS = 0.2
 
 
-class Landing:
+def place_blocks(
+    image: Image,
+    stage: Stage,
+    mapped: Mapped,
+    shared: Shared,
+    jobs: Jobs,
+    location: str,
+) -> Tuple[Claims, Landing]:
+    """Return what is to be fetched of a file, and where it goes.
+
+    Args:
+        stage: takes the blocks, in any order.
+        location: where the file is, for messages.
+
+    Raises:
+        ValueError: what the stage holds was not received by these blocks.
+    """
+    assert mapped.map is not None
+    blocks = stage.by_blocks(mapped.map.image_size)
+    missing = mapped.map.missing(
+        blocks.consumed, blocks.produced, blocks.ahead
+    )
+    blocks.drop_spools(
+        () if mapped.map.plain else {block.offset for block in missing}
+    )
+    claims = Claims(missing, blocks.spooled(), shared.connections)
+    return claims, Landing(
+        image, blocks, mapped.map, mapped.validator, shared, jobs, location
+    )
+
+
+class Landing(Target):
     """The blocks of one image that have come.
 
     Args:
+        validator: the state of the file at its source.
         location: where the file is, for messages.
     """
 
@@ -45,15 +79,16 @@ class Landing:
         self,
         image: Image,
         blocks: Blocks,
-        mapped: Mapped,
+        block_map: BlockMap,
+        validator: Optional[str],
         shared: Shared,
         jobs: Jobs,
         location: str,
     ) -> None:
         self._image = image
         self._blocks = blocks
-        self._map = mapped.map
-        self._validator = mapped.validator
+        self._map = block_map
+        self._validator = validator
         self._shared = shared
         self._jobs = jobs
         self._location = location
@@ -69,11 +104,16 @@ class Landing:
         self._note()
 
     @property
-    def has_much(self) -> bool:
+    def horizon(self) -> int:
+        """How far in the file blocks may be asked for: all of it."""
+        return self._map.file_size
+
+    @property
+    def has_work(self) -> bool:
         """Whether so much was written that it should go to the disk."""
         return self._written >= FLUSH_BYTES
 
-    def flush(self) -> None:
+    def work(self) -> None:
         """Bring to the disk what was written; others go on meanwhile."""
         with self._jobs.changed:
             self._written = 0
@@ -85,7 +125,6 @@ class Landing:
         return self._behind.position >= self._map.image_size
 
     def begin(self, parts: Tuple[Part, ...]) -> None:
-        """Go on with what an earlier transfer has left."""
         if not self._map.plain:
             self._spools = {
                 part: self._blocks.spool(part.block.offset) for part in parts
@@ -96,7 +135,6 @@ class Landing:
         self._jobs.decode(self._behind.advance)
 
     def put(self, part: Part, chunk: bytes, offset: int) -> None:
-        """Keep bytes of a block; `offset` is theirs in the block."""
         if self._map.plain:
             self._blocks.write(chunk, part.block.at + offset)
         else:
@@ -107,7 +145,6 @@ class Landing:
         self._jobs.decode(functools.partial(self._land, part))
 
     def take_room(self, part: Part) -> None:
-        """Wait until a block may be received; it is then decoded soon."""
         if self._map.plain or part.has_room or part.is_complete:
             return
         while not self._shared.room.acquire(timeout=ROOM_SECONDS):
@@ -120,28 +157,20 @@ class Landing:
             self._shared.room.release()
 
     def give_room(self, part: Part) -> None:
-        """Let another block have the room."""
         with part.lock:
             had, part.has_room = part.has_room, False
         if had:
             self._shared.room.release()
 
     def finish(self) -> Tuple[Digest, ...]:
-        """Check the image; return the digests that were made.
-
-        Raises:
-            DigestMismatch: it is not the one announced.
-        """
         digests = self._behind.finish()
         checking.check_digests(self._image, digests, self._location)
         return digests
 
     def stop(self) -> None:
-        """Let what runs end soon."""
         self._behind.stop()
 
     def close(self, parts: Tuple[Part, ...]) -> None:
-        """Close the files, when no thread uses them any more."""
         for spool in self._spools.values():
             spool.close()
         for part in parts:

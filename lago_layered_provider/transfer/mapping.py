@@ -1,4 +1,4 @@
-"""Find out where the blocks of a file are: one small request of its end."""
+"""Find out how a file can be had: one small request of its end."""
 
 from __future__ import annotations
 
@@ -22,16 +22,25 @@ SMALL_BYTES = 8 << 20
 
 @dataclass(frozen=True)
 class Mapped:
-    """A file that can be had block by block.
+    """A file that can be had in parts.
 
     Attributes:
+        size: of the file in bytes.
         validator: the state of the file at its source.
+        map: where its blocks are; None where it can only be decoded from
+            its beginning.
         changed: it is not the state that was asked for.
     """
 
-    map: BlockMap
+    size: int
     validator: Optional[str]
+    map: Optional[BlockMap]
     changed: bool = False
+
+    @property
+    def to_fetch(self) -> int:
+        """Return the bytes that must come."""
+        return self.size if self.map is None else self.map.to_fetch
 
 
 def find_map(
@@ -40,15 +49,14 @@ def find_map(
     validator: Optional[str],
     streams: OpenStreams,
 ) -> Optional[Mapped]:
-    """Return the map of an image's file.
+    """Return how an image's file can be had.
 
     Args:
         validator: the state of the file that some bytes are here of.
 
     Returns:
-        None where the file has to be received from its beginning to its
-        end: it is small, has but one block, or does not tell of its blocks,
-        or the source knows no ranges.
+        None where it has to be received from its beginning to its end: it is
+        small, or the source knows no ranges.
 
     Raises:
         SizeMismatch: the file has another size than announced.
@@ -56,7 +64,7 @@ def find_map(
     """
     assert not isinstance(image.compression, Unknown)
     total = image.compressed_size if image.compression else image.size
-    if total is None or total < SMALL_BYTES or image.compression == 'gz':
+    if total is None or total < SMALL_BYTES:
         return None
     length, changed = TAIL_BYTES, False
     while True:
@@ -70,10 +78,9 @@ def find_map(
         found = _read_map(image.compression, end[0], total)
         if isinstance(found, Needed):
             length = found.bytes_needed
-        elif found is None or not found.is_useful:
-            return None
         else:
-            return Mapped(found, end[1], changed)
+            useful = found is not None and found.is_useful
+            return Mapped(total, end[1], found if useful else None, changed)
 
 
 def _read_end(

@@ -38,9 +38,9 @@ class Receiver:
         self._pool = pool
         self.location = location
         self._algorithms = checking.algorithms(image)
-        self._begin()
+        self._resume()
 
-    def _begin(self) -> None:
+    def _resume(self) -> None:
         resume = self._stage.resume()
         self.validator: Optional[str] = resume.validator
         self._saved = resume.consumed
@@ -71,7 +71,7 @@ class Receiver:
         """Forget everything and wait for the first byte."""
         self.close()
         self._stage.reset()
-        self._begin()
+        self._resume()
 
     def close(self) -> None:
         """Give back what decoding and hashing hold."""
@@ -87,11 +87,14 @@ class Receiver:
         checking.check_total(self._image, stream.total, self.location)
         if stream.start != self.offset:
             self.restart()
-        self.validator = stream.validator
+        self.begin(stream.validator)
+
+    def begin(self, validator: Optional[str]) -> None:
+        """Note the state of the file that all that comes is of."""
+        self.validator = validator
         if self.offset == 0:
-            # What is spooled before the first checkpoint belongs to this
-            # state of the file, too.
-            self._stage.checkpoint(0, 0, self.validator)
+            # What is spooled before the first checkpoint belongs to it, too.
+            self._stage.checkpoint(0, 0, validator)
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes of the file at its source."""

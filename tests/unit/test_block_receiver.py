@@ -7,7 +7,9 @@ digests are those of a transfer.
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
+import lzma
 import random
 import threading
 from dataclasses import dataclass, field
@@ -24,14 +26,15 @@ from lago_layered_provider.core.errors import (
     Cancelled, LayeredError, TransferError,
 )
 from lago_layered_provider.core.model import Digest, Image, ImageRef
-from lago_layered_provider.store import Store
-from lago_layered_provider.transfer import retries
+from lago_layered_provider.store import Stage, Store
+from lago_layered_provider.transfer import ordered, retries
 from lago_layered_provider.transfer.block_receiver import (
     BlockReceiver, FileChanged,
 )
 from lago_layered_provider.transfer.claims import Part
 from lago_layered_provider.transfer.connections import Connections
-from lago_layered_provider.transfer.landing import Landing
+from lago_layered_provider.transfer.jobs import Jobs
+from lago_layered_provider.transfer.landing import Landing, place_blocks
 from lago_layered_provider.transfer.mapping import Mapped
 from lago_layered_provider.transfer.ports import FileInfo
 from lago_layered_provider.transfer.shared import Shared
@@ -41,9 +44,17 @@ NAME = 'repo:image:v1'
 SECONDS = 30
 KIB = 1 << 10
 
+#: What can be decoded block by block, and what cannot.
+BLOCKS = ['xz', 'zst', None]
+IN_ORDER = ['gz', 'one xz', 'one zst']
+
+#: So that small files come in many pieces.
+WINDOW_BYTES = 100_000
+
 
 @pytest.fixture(autouse=True)
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ordered, 'WINDOW_BYTES', WINDOW_BYTES)
     monkeypatch.setattr(retries, 'FIRST_PAUSE_SECONDS', 0.001)
     monkeypatch.setattr(retries, 'PROGRESS_BYTES', 1)
 
@@ -151,12 +162,27 @@ class File:
     image: Image
     content: bytes
     data: bytes
-    map: BlockMap
+    found: Optional[BlockMap]
+
+    @property
+    def map(self) -> BlockMap:
+        assert self.found is not None
+        return self.found
+
+    @property
+    def mapped(self) -> Mapped:
+        return Mapped(len(self.data), None, self.found)
 
 
-def make_file(compression: Optional[str], parts: List[bytes]) -> File:
+def make_file(kind: Optional[str], parts: List[bytes]) -> File:
     content = b''.join(parts)
-    if compression == 'xz':
+    compression = kind and kind.split()[-1]
+    if kind in IN_ORDER:
+        data = {
+            'gz': gzip.compress, 'one xz': lzma.compress,
+            'one zst': zstd_module().compress,
+        }[kind](content)
+    elif compression == 'xz':
         data = xz_in_blocks(parts)
     elif compression == 'zst':
         frames = [zstd_module().compress(part) for part in parts]
@@ -165,14 +191,30 @@ def make_file(compression: Optional[str], parts: List[bytes]) -> File:
         ])
     else:
         data = content
-    found = read_map(compression, data, len(data))
-    assert isinstance(found, BlockMap)
+    found = None
+    if kind not in IN_ORDER:
+        read = read_map(compression, data, len(data))
+        assert isinstance(read, BlockMap)
+        found = read
     image = Image(
         ImageRef('repo', 'image', 'v1'), 'source', 'image', 1.0, None,
         'raw', compression, len(content), len(data), len(content),
         (Digest('sha256', hashlib.sha256(content).hexdigest()),),
     )
     return File(image, content, data, found)
+
+
+def open_receiver(
+    file: File, origin: Origin, stage: Stage, shared: Shared
+) -> BlockReceiver:
+    jobs = Jobs(shared)
+    aim = place_blocks if file.found else ordered.order_pieces
+    claims, target = aim(
+        file.image, stage, file.mapped, shared, jobs, 'memory'
+    )
+    return BlockReceiver(
+        NAME, file.image, origin, file.mapped, claims, target, jobs, shared
+    )
 
 
 class Receiving:
@@ -196,15 +238,13 @@ class Receiving:
         try:
             with self._store.stage(NAME, identity='it') as stage:
                 assert stage is not None
-                receiver = BlockReceiver(
-                    NAME, self._file.image, self._origin,
-                    stage.by_blocks(self._file.map.image_size),
-                    Mapped(self._file.map, None), self.shared,
+                receiver = open_receiver(
+                    self._file, self._origin, stage, self.shared
                 )
                 with contextlib.closing(receiver), connections.serving(
                     self._origin, 'image', receiver, 1
-                ):
-                    made = receiver.wait()
+                ) as wake:
+                    made = receiver.wait(wake)
         finally:
             connections.close()
             self.shared.pool.close()
@@ -239,7 +279,7 @@ def random_parts(seed: int, count: int, size: int) -> List[bytes]:
 
 
 @given(
-    compression=st.sampled_from(['xz', 'zst', None]),
+    compression=st.sampled_from([*BLOCKS, *IN_ORDER]),
     seed=st.integers(0, 10**6), count=st.integers(2, 9),
     connections=st.integers(1, 4),
     cuts=st.lists(st.none() | st.integers(1, 200_000), max_size=8),
@@ -261,13 +301,13 @@ def test_right_whatever_breaks(
         made = receiving.run()
         assert staged_bytes(store) == file.content
         # What was decoded takes no room any more.
-        assert [*Path(store.root).rglob('*.spool')] == []
+        assert not file.found or [*Path(store.root).rglob('*.spool')] == []
     assert made['sha256'] == hashlib.sha256(file.content).hexdigest()
     told = receiving.told
     # Each byte counts once for people, and comes once over the line.
-    assert told.begun == [(file.map.to_fetch, 0)]
-    assert told.advanced == file.map.to_fetch
-    assert origin.sent == file.map.to_fetch
+    assert told.begun == [(file.mapped.to_fetch, 0)]
+    assert told.advanced == file.mapped.to_fetch
+    assert origin.sent == file.mapped.to_fetch
 
 
 @given(
@@ -309,6 +349,81 @@ def test_stopped_and_continued(
     assert again.told.begun == [(file.map.to_fetch, told.advanced)]
     assert told.advanced + again.told.advanced == file.map.to_fetch
     assert second.sent == again.told.advanced
+
+
+@given(
+    compression=st.sampled_from(IN_ORDER),
+    seed=st.integers(0, 10**6), stop_at=st.floats(0, 1),
+    connections=st.integers(2, 4),
+)
+@settings(max_examples=30, deadline=None)
+def test_in_order_stopped_and_continued(
+    tmp_path_factory: pytest.TempPathFactory, compression: str,
+    seed: int, stop_at: float, connections: int,
+) -> None:
+    """No more comes again than may wait for its turn."""
+    file = make_file(compression, random_parts(seed, 6, 400_000))
+    limit = stop_at * len(file.data)
+
+    class Stopping(Told):
+        shared: Shared
+
+        def advance(self, name: str, count: int) -> None:
+            super().advance(name, count)
+            if self.advanced >= limit:
+                self.shared.cancelled.set()
+
+    told = Stopping()
+    with fresh_store(tmp_path_factory) as store:
+        receiving = Receiving(
+            store, file, Origin(file.data), connections=connections,
+            told=told,
+        )
+        told.shared = receiving.shared
+        with contextlib.suppress(Cancelled):
+            receiving.run()
+        second = Origin(file.data)
+        again = Receiving(store, file, second, connections=connections)
+        again.run()
+        assert staged_bytes(store) == file.content
+    (total, done), = again.told.begun
+    assert total == len(file.data)
+    assert told.advanced - WINDOW_BYTES <= done <= told.advanced
+    assert second.sent == again.told.advanced == total - done
+
+
+def test_nothing_is_fetched_far_ahead(store: Store) -> None:
+    """While the first piece does not come, the others wait."""
+    file = make_file('one zst', [random.Random(1).randbytes(600_000)])
+    held = threading.Event()
+    pieces = WINDOW_BYTES // 5
+
+    class First(Origin):
+        def open(
+            self, path: str, *, start: int = 0, end: Optional[int] = None,
+            validator: Optional[str] = None,
+        ) -> Stream:
+            stream = super().open(path, start=start, end=end)
+            if start == 0:
+                assert held.wait(SECONDS)
+            return stream
+
+    class Waiting(Told):
+        def advance(self, name: str, count: int) -> None:
+            super().advance(name, count)
+            # All but the first piece of what may be here.
+            if self.advanced == WINDOW_BYTES - pieces:
+                threading.Timer(0.3, held.set).start()
+            if not held.is_set():
+                assert self.advanced <= WINDOW_BYTES - pieces
+
+    origin = First(file.data)
+    Receiving(store, file, origin, connections=4, told=Waiting()).run()
+    assert staged_bytes(store) == file.content
+    assert origin.sent == len(file.data)
+    assert sorted(stream.start for stream in origin.opened[:5]) == [
+        *range(0, WINDOW_BYTES, pieces)
+    ]
 
 
 @pytest.mark.parametrize('compression', ['xz', 'zst', None])
@@ -355,10 +470,7 @@ def fetch_helped(
     receiving = Receiving(store, file, origin, told=told, connections=1)
     with store.stage(NAME, identity='it') as stage:
         assert stage is not None
-        receiver = BlockReceiver(
-            NAME, file.image, origin, stage.by_blocks(file.map.image_size),
-            Mapped(file.map, None), receiving.shared,
-        )
+        receiver = open_receiver(file, origin, stage, receiving.shared)
         with contextlib.closing(receiver):
             run = receiver.claim(0.0)
             assert run and run.parts[0].block == file.map.blocks[0]
@@ -378,7 +490,7 @@ def fetch_helped(
             assert rest is not None
             receiver.fetch(rest, lambda: True)
             assert receiver.claim(1e9) is None
-            receiver.wait()
+            receiver.wait(lambda: None)
         assert stage.size == len(file.content)
     assert staged_bytes(store) == file.content
     receiving.shared.pool.close()
@@ -446,7 +558,7 @@ def test_no_retries_are_left(store: Store) -> None:
     assert len(origin.opened) < 30
 
 
-@pytest.mark.parametrize('compression', ['xz', 'zst', None])
+@pytest.mark.parametrize('compression', [*BLOCKS, *IN_ORDER])
 def test_a_damaged_block_ends_it(
     compression: Optional[str], store: Store
 ) -> None:

@@ -20,6 +20,9 @@ from lago_layered_provider.transfer.claims import (
 
 KIB, MIB = 1 << 10, 1 << 20
 
+#: Beyond all blocks.
+END = 1 << 60
+
 
 def make_blocks(*sizes: int, gap_after: int = -1) -> List[Block]:
     """Return blocks one after the other, with a gap after one of them."""
@@ -85,7 +88,7 @@ class Receiving(RuleBasedStateMachine):
     @rule()
     def claim(self) -> None:
         pending = self.pending()
-        run = self.claims.claim(self.now)
+        run = self.claims.claim(self.now, END)
         if run is None:
             assert not pending
             return
@@ -185,7 +188,7 @@ class Receiving(RuleBasedStateMachine):
             if not part.is_complete
         )
         while True:
-            run = self.claims.claim(self.now)
+            run = self.claims.claim(self.now, END)
             if run is None:
                 break
             for part in run.parts:
@@ -216,7 +219,7 @@ def take(claims: Claims, run: Run, count: int, now: float) -> None:
 def fixture_slow() -> Tuple[Claims, Run]:
     """Return a run that is quiet while another one was fast."""
     claims = Claims(make_blocks(4 * MIB, 4 * MIB), {}, 2)
-    fast, slow = claims.claim(0), claims.claim(0)
+    fast, slow = claims.claim(0, END), claims.claim(0, END)
     assert fast and slow
     take(claims, slow, 300 * KIB, 0.1)
     take(claims, fast, 4 * MIB, 1.0)
@@ -227,7 +230,7 @@ def fixture_slow() -> Tuple[Claims, Run]:
 
 def test_a_quiet_run_is_helped(slow: Tuple[Claims, Run]) -> None:
     claims, run = slow
-    assert claims.claim(1.0) is None
+    assert claims.claim(1.0, END) is None
     helper = claims.help(2 * QUIET_SECONDS)
     assert helper is not None
     assert helper.start == run.parts[0].next
@@ -252,7 +255,7 @@ def test_a_helper_that_breaks_is_followed_by_another(
     assert helper
     claims.end(helper, 2 * QUIET_SECONDS)
     later = 4 * QUIET_SECONDS
-    again = claims.claim(later) or claims.help(later)
+    again = claims.claim(later, END) or claims.help(later)
     assert again is not None
     assert again.parts == run.parts
 
@@ -260,7 +263,7 @@ def test_a_helper_that_breaks_is_followed_by_another(
 def test_a_run_is_helped_that_is_quiet_from_the_beginning() -> None:
     """Although nobody knows yet how fast a connection is."""
     claims = Claims(make_blocks(4 * MIB), {}, 2)
-    quiet = claims.claim(0)
+    quiet = claims.claim(0, END)
     assert quiet
     take(claims, quiet, MEASURED_BYTES - 1, 1.0)
     assert claims.help(FIRST_QUIET_SECONDS) is None
@@ -280,7 +283,7 @@ def test_who_waits_for_room_is_not_slow(slow: Tuple[Claims, Run]) -> None:
 
 def test_what_ends_soon_is_not_helped() -> None:
     claims = Claims(make_blocks(4 * MIB, 4 * MIB), {}, 2)
-    one, two = claims.claim(0), claims.claim(0)
+    one, two = claims.claim(0, END), claims.claim(0, END)
     assert one and two
     take(claims, one, 3 * MIB, 3.0)
     take(claims, two, 3 * MIB + 100 * KIB, 3.0)
@@ -290,11 +293,11 @@ def test_what_ends_soon_is_not_helped() -> None:
 def test_the_slowest_of_all_is_helped_with_all_but_its_block() -> None:
     sizes = [MIB] * 40
     claims = Claims(make_blocks(*sizes), {}, 2)
-    slow = claims.claim(0)
+    slow = claims.claim(0, END)
     assert slow and len(slow.parts) == 10
     now = 0.0
     while True:
-        fast = claims.claim(now)
+        fast = claims.claim(now, END)
         if fast is None:
             break
         for part in fast.parts:
@@ -310,11 +313,28 @@ def test_the_slowest_of_all_is_helped_with_all_but_its_block() -> None:
     assert [part.readers for part in helper.parts] == [2] + [1] * 9
 
 
+def test_nothing_is_asked_for_beyond_the_horizon() -> None:
+    blocks = make_blocks(*[MIB] * 100)
+    claims = Claims(blocks, {}, 2)
+    assert claims.claim(0, blocks[0].end - 1) is None
+    run = claims.claim(0, blocks[2].end + 1)
+    assert run and [part.block for part in run.parts] == blocks[:3]
+    assert claims.claim(0, blocks[3].end - 1) is None
+    run = claims.claim(0, blocks[3].end)
+    assert run and [part.block for part in run.parts] == blocks[3:4]
+
+
+def test_short_runs_if_wanted() -> None:
+    claims = Claims(make_blocks(*[MIB] * 100), {}, 2, run_bytes=2 * MIB)
+    run = claims.claim(0, END)
+    assert run and run.end - run.start == 2 * MIB
+
+
 def test_runs_become_short_near_the_end() -> None:
     claims = Claims(make_blocks(*[MIB] * 200), {}, 4)
     sizes = []
     while True:
-        run = claims.claim(0)
+        run = claims.claim(0, END)
         if run is None:
             break
         sizes.append(run.end - run.start)
