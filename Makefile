@@ -60,8 +60,9 @@ lint: setup ## Check style and types
 unit: setup ## Run the unit tests: seconds, no network, no Lago
 	$(RUN) -m pytest tests/unit --timeout 60 $(ARGS)
 
+# They wait more than they compute; neighbours share what is built for them.
 functional: setup ## Run the functional tests: real lago, qemu-img, servers
-	$(RUN) -m pytest tests/functional -n 2 $(ARGS)
+	$(RUN) -m pytest tests/functional -n 3 --dist worksteal $(ARGS)
 
 bench: $(VENV)/bench.stamp ## Measure against Lago's own, curl, aria2; an hour
 	$(RUN) benchmarks/run.py $(ARGS)

@@ -762,7 +762,7 @@ def test_two_processes_at_once(make_site: MakeSite, tmp_path: Path) -> None:
 
 # Images of any size
 
-HUGE_BYTES = 3 << 29
+HUGE_BYTES = 3 << 28
 PEAK_BYTES = 250 * MIB
 
 
@@ -824,6 +824,7 @@ def test_memory_does_not_grow_with_the_image(
     # Zeros take no room on the disk.
     assert stored.st_blocks * 512 < 12 * 7 * MIB
     ranges = {
-        one.range for one in huge.requests() if f'/{name}.' in one.path
+        one.range for one in huge.requests()
+        if re.match(rf'/{name}(-v1)?\.', one.path)
     }
     assert len(ranges) > 4
