@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Dict, Iterator
 
@@ -13,6 +14,11 @@ from tests.lab import (
 )
 from tests.lab.commands import SYSTEM_PATH
 from tests.lab.signing import Signing
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and
+# with them all that they start and send it to.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope='session')
