@@ -155,6 +155,21 @@ class Told:
         self.notes.append(text)
 
 
+class Stopping(Told):
+    """Stops the transfer when so many bytes have come."""
+
+    shared: Shared
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def advance(self, name: str, count: int) -> None:
+        super().advance(name, count)
+        if self.advanced >= self._limit:
+            self.shared.cancelled.set()
+
+
 @dataclass
 class File:
     """An image and its file at the source."""
@@ -323,17 +338,7 @@ def test_stopped_and_continued(
     """What has come is not fetched again, also of blocks not complete."""
     size = 400_000 if compression else 3_000_000
     file = make_file(compression, random_parts(seed, 6, size))
-    limit = stop_at * file.map.to_fetch
-
-    class Stopping(Told):
-        shared: Shared
-
-        def advance(self, name: str, count: int) -> None:
-            super().advance(name, count)
-            if self.advanced >= limit:
-                self.shared.cancelled.set()
-
-    told = Stopping()
+    told = Stopping(stop_at * file.map.to_fetch)
     first = Origin(file.data)
     with fresh_store(tmp_path_factory) as store:
         receiving = Receiving(
@@ -363,17 +368,7 @@ def test_in_order_stopped_and_continued(
 ) -> None:
     """No more comes again than may wait for its turn."""
     file = make_file(compression, random_parts(seed, 6, 400_000))
-    limit = stop_at * len(file.data)
-
-    class Stopping(Told):
-        shared: Shared
-
-        def advance(self, name: str, count: int) -> None:
-            super().advance(name, count)
-            if self.advanced >= limit:
-                self.shared.cancelled.set()
-
-    told = Stopping()
+    told = Stopping(stop_at * len(file.data))
     with fresh_store(tmp_path_factory) as store:
         receiving = Receiving(
             store, file, Origin(file.data), connections=connections,
