@@ -21,8 +21,9 @@ from .shared import Shared
 from .store_ports import Stage
 from .target import Target
 
-#: All that is asked for and not decoded yet lies in so many bytes.
-WINDOW_BYTES = 16 << 20
+#: All that is asked for and not decoded yet lies in so many bytes. After a
+#: kill 16 MiB may come again; the rest of that is for what is on its way.
+WINDOW_BYTES = 12 << 20
 
 
 def order_pieces(

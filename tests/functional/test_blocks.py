@@ -47,7 +47,7 @@ TAIL_BYTES = 4 << 10
 HEAD_BYTES = 12
 
 #: What waits in memory until it is decoded, of files of one block.
-WINDOW_BYTES = 16 << 20
+WINDOW_BYTES = 12 << 20
 
 #: Bytes that came and that a broken or stalled read has not handed on.
 UNREAD_BYTES = 2**18
