@@ -298,11 +298,11 @@ def test_cut_again_and_again(
 ) -> None:
     """More often than there are retries: what counts is that it gets on."""
     site = make_site(compression, retries=2)
-    site.fail(skip=1, times=6, cut_after=1_500_000)
+    site.fail(cut_after=1_500_000)
     site.pull()
     requests = site.requests()
     cut = [one for one in requests if one.sent == 1_500_000]
-    # Short runs near the end are not met.
+    # What is left of a block may be shorter, and comes whole.
     assert len(cut) > 3
     assert sent(requests) - site.base.compressed_size <= (
         TAIL_BYTES + len(cut) * UNREAD_BYTES)
