@@ -118,6 +118,7 @@ class Store:
         name: str,
         *,
         identity: str,
+        keep_free: int = 0,
         what: str = 'fetching it',
         cancelled: Optional[threading.Event] = None,
         timeout: Optional[float] = None,
@@ -130,6 +131,8 @@ class Store:
         Args:
             identity: tells the published image from another one, such as
                 its digest and file; bytes of another one are dropped.
+            keep_free: bytes of the disk, beside those that are reserved, at
+                which no more is kept of what cannot be decoded yet.
             what: what is being done, for those who wait.
             cancelled: ends the waiting.
             timeout: seconds to wait, None without end.
@@ -146,7 +149,9 @@ class Store:
             if os.path.exists(self.path(name)):
                 yield None
                 return
-            stage = staging.Stage(self._paths, name, identity)
+            stage = staging.Stage(
+                self._paths, name, identity, self._space.spare, keep_free
+            )
             try:
                 yield stage
             finally:

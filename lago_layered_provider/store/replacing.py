@@ -43,6 +43,7 @@ class Replacing(Store):
         name: str,
         *,
         identity: str,
+        keep_free: int = 0,
         what: str = 'repairing it',
         cancelled: Optional[threading.Event] = None,
         timeout: Optional[float] = None,
@@ -62,7 +63,10 @@ class Replacing(Store):
                 yield None
                 return
             self.check_unused(name)
-            stage = staging.Stage(self._paths, _copy(name), identity)
+            stage = staging.Stage(
+                self._paths, _copy(name), identity, self._space.spare,
+                keep_free,
+            )
             try:
                 yield stage
             finally:

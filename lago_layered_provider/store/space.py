@@ -54,6 +54,11 @@ class Space:
             reserved=sum(map(self._still_needed, needs, needs.values())),
         )
 
+    def spare(self) -> int:
+        """Return the bytes that no running transfer has reserved."""
+        room = self.room({})
+        return room.free - room.reserved
+
     @contextlib.contextmanager
     def reserve(self, needs: Mapping[str, int]) -> Iterator[None]:
         """Tell other transfers what this one needs, as long as it runs.

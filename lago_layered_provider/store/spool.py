@@ -1,10 +1,16 @@
-"""Keep what was received since the last checkpoint, as it came."""
+"""Keep what was received since the last checkpoint, as it came.
+
+It is of use only to a later transfer, so it does not get room that images
+need. A plan counts `SPOOL_BYTES` for it; for a file that is one large block
+more is kept where there is room, and else nothing.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import Iterator, Optional
+from typing import Callable, Iterator, Optional
 
+from ..core.planning import SPOOL_BYTES
 from . import files, layout, progress
 
 READ_BYTES = 2**20
@@ -13,25 +19,50 @@ READ_BYTES = 2**20
 class Spool:
     """Bytes of the file on the server from the offset `start` on.
 
-    `size` is how many there are. Methods raise OSError.
+    `size` is how many are kept, `end` the offset at which those end that
+    came, kept or not. Methods raise OSError.
+
+    Args:
+        spare: tells how many bytes of the disk no image needs; None: enough.
+        keep_free: so many of these are not for the spool.
     """
 
-    def __init__(self, paths: layout.Layout, name: str) -> None:
+    def __init__(
+        self,
+        paths: layout.Layout,
+        name: str,
+        spare: Optional[Callable[[], int]] = None,
+        keep_free: int = 0,
+    ) -> None:
         self._paths = paths
         self._name = name
+        self._spare = spare
+        self._keep_free = keep_free
         self._fd: Optional[int] = None
-        self.start = 0
-        self.size = 0
+        self.start = self.size = self.end = 0
+
+    def begin(self, start: int) -> None:
+        """Go on with what is kept from `start` on."""
+        self.open(start)
+        self.end = start + self.size
 
     def open(self, start: int) -> None:
         """Take the spool that begins at `start`, remove the others."""
         self.close()
         self.start = start
         self._try_open(0)
+        self.end = max(self.end, start + self.size)
         progress.remove_spools(self._paths, self._name, keep=start)
 
     def append(self, data: bytes) -> None:
         """Add bytes at the end; the file is created with the first ones."""
+        has_gap = self.start + self.size < self.end
+        self.end += len(data)
+        if has_gap:
+            return
+        if self._is_too_large(self.size + len(data)):
+            self.remove()
+            return
         if self._fd is None:
             self._try_open(os.O_CREAT)
         assert self._fd is not None
@@ -70,6 +101,17 @@ class Spool:
         """Close and remove all spools of the image."""
         self.close()
         progress.remove_spools(self._paths, self._name)
+
+    def _is_too_large(self, size: int) -> bool:
+        """Tell whether it would take room that images need."""
+        steps = size // SPOOL_BYTES
+        if self._spare is None or steps == self.size // SPOOL_BYTES:
+            return False
+        # Where they do not fit without it either, it is kept: it need not
+        # come again when somebody has made room.
+        return (
+            -self.size <= self._spare() < self._keep_free + SPOOL_BYTES
+        )
 
     def _try_open(self, flags: int) -> None:
         path = self._paths.spool(self._name, self.start)

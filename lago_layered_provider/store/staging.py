@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import Iterator, Optional
+from typing import Callable, Iterator, Optional
 
 from ..core import errors, qcow2
 from ..core.record import Record
@@ -34,15 +34,21 @@ class Stage:
     Args:
         identity: tells one published image from another; what was received
             of another one is of no use.
+        spare, keep_free: as for `spool.Spool`.
     """
 
     def __init__(
-        self, paths: layout.Layout, name: str, identity: str
+        self,
+        paths: layout.Layout,
+        name: str,
+        identity: str,
+        spare: Optional[Callable[[], int]] = None,
+        keep_free: int = 0,
     ) -> None:
         self.name = name
         self._paths = paths
         self._identity = identity
-        self._spool = spool.Spool(paths, name)
+        self._spool = spool.Spool(paths, name, spare, keep_free)
         self._position = 0
         with files.disk_errors(paths.root):
             self._fd = progress.open_staged(paths.staged(name))
@@ -108,7 +114,7 @@ class Stage:
                 self._save(now)
             if now.verified is None:
                 os.ftruncate(self._fd, now.produced)
-                self._spool.open(now.consumed)
+                self._spool.begin(now.consumed)
             else:
                 self._spool.remove()
         self._position = now.produced
@@ -142,7 +148,10 @@ class Stage:
             yield chunk
 
     def spool(self, data: bytes) -> None:
-        """Keep bytes of the file on the server as they came."""
+        """Keep bytes of the file on the server as they came.
+
+        As long as there is room: see `spool.Spool`.
+        """
         with files.disk_errors(self._paths.root):
             self._spool.append(data)
 
@@ -219,7 +228,7 @@ class Stage:
         self.finish()
         done = replace(
             self._progress, verified=record, produced=record.size,
-            consumed=self._progress.consumed + self._spool.size,
+            consumed=max(self._progress.consumed, self._spool.end),
         )
         with files.disk_errors(self._paths.root):
             # What says "verified" must not reach the disk before the bytes.
@@ -234,7 +243,7 @@ class Stage:
             self._forget()
             os.ftruncate(self._fd, 0)
             self._save(progress.Progress(self._identity))
-            self._spool.open(0)
+            self._spool.begin(0)
         self._position = 0
 
     def discard(self) -> None:

@@ -108,6 +108,7 @@ class Fetcher:
         with self._store.stage(
             layer.name,
             identity=image.identity,
+            keep_free=self._plan.temporary + self._plan.reserve,
             cancelled=self.cancelled,
             timeout=self._limits.lock_timeout,
             waiting=functools.partial(self._progress.wait, layer.name),

@@ -179,6 +179,7 @@ class Store(Protocol):
         name: str,
         *,
         identity: str,
+        keep_free: int = 0,
         cancelled: threading.Event,
         timeout: float,
         waiting: Callable[[str], None],

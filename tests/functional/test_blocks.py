@@ -745,6 +745,35 @@ def test_full_disk_keeps_what_was_fetched(
             site.base.compressed_size - kept + TAIL_BYTES)
 
 
+@pytest.mark.parametrize('compression', ['gz', 'zst'])
+def test_room_for_the_image_but_not_for_all_that_came(
+    compression: str, tmp_path: Path
+) -> None:
+    """What comes of one large block cannot wait for a later run then."""
+    require('qemu-img', 'qemu-io', 'gzip', 'zstd', 'taskset')
+    repo = Publisher(tmp_path / 'published', compression=compression)
+    repo.add_forest(make_forest(tmp_path / 'images', {
+        'base': ImageSpec(110),
+    }))
+    repo.write()
+    (tmp_path / 'www').mkdir()
+    with RudeServer(tmp_path / 'www') as server, SmallDisk(
+        tmp_path / 'store', 190
+    ) as disk:
+        site = Site(tmp_path, server, repo, reserve=0, connections=1)
+        site.box.store = tmp_path / 'store'
+        # With one processor a plan counts 64 MiB for what waits.
+        site.box.prefix_command = [
+            *disk.enter(site.box.root),
+            'taskset', '-c', str(min(os.sched_getaffinity(0))),
+        ]
+        site.box.write()
+        done = site.box.run('template-repo', 'pull', 'base')
+        assert done.code == 0, done.output
+        assert check_visible(disk.path, repo) == ['base:v1']
+        assert overlap(site.requests()[1:]) == 0
+
+
 def test_two_processes_at_once(make_site: MakeSite, tmp_path: Path) -> None:
     site = make_site('xz-blocks', lock_timeout=100)
     other = site.make_box(

@@ -149,7 +149,9 @@ def test_holder_changes_are_told(path: str) -> None:
         assert seen.wait(10)
         seen.clear()
         state = json.loads(Path(path).read_text())
-        Path(path).write_text(json.dumps({**state, 'what': 'committing'}))
+        # In one go: who reads a half of it is told of nobody.
+        with open(path, 'r+b', buffering=0) as stream:
+            stream.write(json.dumps({**state, 'what': 'committing'}).encode())
         assert seen.wait(10)
     thread.join()
     assert free.is_set()
