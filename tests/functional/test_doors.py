@@ -43,6 +43,11 @@ def state_of(directory: Path) -> State:
 
 # The SDK
 
+BEGIN = '''
+import gc
+frozen = gc.get_freeze_count()
+'''
+
 SCRIPTS = {
     'drop-in': 'from lago_layered_provider import sdk',
     'the original': '''
@@ -58,6 +63,8 @@ first = sdk.init('LagoInitFile', workdir='one', template_repo_path=sys.argv[1],
 assert sorted(first.get_vms()) == ['vm0']
 # What was said for one is not said for the next.
 second = sdk.init('LagoInitFile', workdir='two', skip_bootstrap=True)
+# Nobody but this process knows how long its objects live.
+assert gc.get_freeze_count() == frozen
 again = sdk.load_env('two')
 assert sorted(again.get_vms()) == ['vm0']
 assert isinstance(first, sdk.SDK)
@@ -74,7 +81,7 @@ def test_sdk(how: str, forest: Forest, tmp_path: Path) -> None:
     default = publish_files(tmp_path / 'one', 'default', forest, 'base')
     given = publish_files(tmp_path / 'two', 'given', forest, 'base', 'nfs')
     box = LagoSandbox(tmp_path / 'box', {'vm0': 'base'}, repo=default)
-    done = run_python(box, SCRIPTS[how] + WORK, str(given))
+    done = run_python(box, BEGIN + SCRIPTS[how] + WORK, str(given))
     assert done.code == 0, done.output
     assert not (box.root / 'one').exists()
     disk = box.root / 'two' / 'default' / 'images' / 'vm0_root.qcow2'
@@ -84,6 +91,21 @@ def test_sdk(how: str, forest: Forest, tmp_path: Path) -> None:
         (box.root / 'two' / 'default' / 'metadata').read_text()
     )
     assert saved['template-repo'] == [{'path': str(default)}]
+
+
+def test_command_leaves_alone_what_is_loaded(tmp_path: Path) -> None:
+    """It would be looked through for garbage, although the process ends."""
+    done = run_python(LagoSandbox(tmp_path / 'box', {}), BEGIN + '''
+import sys
+from lago import cmd
+sys.argv = ['lago', '--version']
+try:
+    cmd.main()
+except SystemExit:
+    pass
+assert gc.get_freeze_count() > frozen + 10000
+''')
+    assert done.code == 0, done.output
 
 
 def test_sdk_errors_are_lagos(forest: Forest, tmp_path: Path) -> None:
