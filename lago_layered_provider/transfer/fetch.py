@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 import time
 from dataclasses import dataclass
 from typing import Mapping, Optional, Tuple
@@ -27,7 +26,7 @@ from .mapping import Mapped, find_map
 from .ordered import order_pieces
 from .ports import Mirrors, Progress, Provider
 from .retries import Retries
-from .shared import Shared
+from .shared import Room, Shared
 from .store_ports import Stage, Store
 from .streaming import Streaming
 from .verify import verify_staged
@@ -77,7 +76,7 @@ class Fetcher:
         self._progress = progress
         self._shared = Shared(
             limits.connections, limits.retries, progress,
-            room=threading.Semaphore(limits.blocks),
+            room=Room(limits.blocks),
         )
         self.cancelled = self._shared.cancelled
         self._connections = Connections(limits.connections)

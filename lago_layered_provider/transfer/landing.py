@@ -147,20 +147,21 @@ class Landing(Target):
     def take_room(self, part: Part) -> None:
         if self._map.plain or part.has_room or part.is_complete:
             return
-        while not self._shared.room.acquire(timeout=ROOM_SECONDS):
+        size = part.block.size
+        while not self._shared.room.acquire(size, ROOM_SECONDS):
             self._jobs.check()
         with part.lock:
             # Another connection may have been faster meanwhile.
             needless = part.has_room or part.is_complete
             part.has_room = part.has_room or not needless
         if needless:
-            self._shared.room.release()
+            self._shared.room.release(size)
 
     def give_room(self, part: Part) -> None:
         with part.lock:
             had, part.has_room = part.has_room, False
         if had:
-            self._shared.room.release()
+            self._shared.room.release(part.block.size)
 
     def finish(self) -> Tuple[Digest, ...]:
         digests = self._behind.finish()

@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import lzma
 import random
+import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,7 @@ from lago_layered_provider.transfer.jobs import Jobs
 from lago_layered_provider.transfer.landing import Landing, place_blocks
 from lago_layered_provider.transfer.mapping import Mapped
 from lago_layered_provider.transfer.ports import FileInfo
-from lago_layered_provider.transfer.shared import Shared
+from lago_layered_provider.transfer.shared import Room, Shared
 from tests.unit.test_decode import xz_in_blocks, zstd_module
 
 NAME = 'repo:image:v1'
@@ -241,7 +242,7 @@ class Receiving:
     ) -> None:
         self.told = told or Told()
         self.shared = Shared(
-            connections, tries, self.told, threading.Semaphore(4)
+            connections, tries, self.told, Room(4)
         )
         self._store = store
         self._file = file
@@ -317,6 +318,7 @@ def test_right_whatever_breaks(
         assert staged_bytes(store) == file.content
         # What was decoded takes no room any more.
         assert not file.found or [*Path(store.root).rglob('*.spool')] == []
+        assert receiving.shared.room.acquire(sys.maxsize, 0)
     assert made['sha256'] == hashlib.sha256(file.content).hexdigest()
     told = receiving.told
     # Each byte counts once for people, and comes once over the line.
