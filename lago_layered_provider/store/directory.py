@@ -149,13 +149,8 @@ class Store:
             if os.path.exists(self.path(name)):
                 yield None
                 return
-            stage = staging.Stage(
-                self._paths, name, identity, self._space.spare, keep_free
-            )
-            try:
+            with self._open_stage(name, identity, keep_free) as stage:
                 yield stage
-            finally:
-                stage.close()
 
     def commit(
         self,
@@ -221,6 +216,13 @@ class Store:
     def reserve(self, needs: Mapping[str, int]) -> ContextManager[None]:
         """Tell others what is needed; see `space.Space.reserve`."""
         return self._space.reserve(needs)
+
+    def _open_stage(
+        self, name: str, identity: str, keep_free: int
+    ) -> ContextManager[staging.Stage]:
+        return contextlib.closing(staging.Stage(
+            self._paths, name, identity, self._space.spare, keep_free
+        ))
 
     def _is_visible(self, name: str) -> bool:
         with files.disk_errors(self.root, reading=True):

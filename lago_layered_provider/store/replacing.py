@@ -63,14 +63,10 @@ class Replacing(Store):
                 yield None
                 return
             self.check_unused(name)
-            stage = staging.Stage(
-                self._paths, _copy(name), identity, self._space.spare,
-                keep_free,
-            )
-            try:
+            with self._open_stage(
+                _copy(name), identity, keep_free
+            ) as stage:
                 yield stage
-            finally:
-                stage.close()
 
     def commit(
         self,

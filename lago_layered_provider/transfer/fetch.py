@@ -26,7 +26,7 @@ from .mapping import Mapped, find_map
 from .ordered import order_pieces
 from .ports import Mirrors, Progress, Provider
 from .retries import Retries
-from .shared import Room, Shared
+from .shared import BlockRoom, Shared
 from .store_ports import Stage, Store
 from .streaming import Streaming
 from .verify import verify_staged
@@ -76,7 +76,7 @@ class Fetcher:
         self._progress = progress
         self._shared = Shared(
             limits.connections, limits.retries, progress,
-            room=Room(limits.blocks),
+            room=BlockRoom(limits.blocks, plan.room_left),
         )
         self.cancelled = self._shared.cancelled
         self._connections = Connections(limits.connections)

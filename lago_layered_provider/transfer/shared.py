@@ -46,40 +46,45 @@ class OpenStreams:
             stream.abort()
 
 
-class Room:
+class BlockRoom:
     """The room on the disk for blocks that wait to be decoded.
 
-    A plan counts `SPOOL_BYTES` for each of some blocks. Larger ones, as of
-    ``xz -9 -T0``, take more of it, so fewer of them wait at the same time;
-    one that is larger than all of it waits alone.
+    A plan counts `SPOOL_BYTES` for each of them. Larger ones, as ``xz -9
+    -T0`` makes them, have the room that the plan leaves besides; where that
+    is little, fewer of them wait at the same time. One waits in any case.
 
     Args:
-        blocks: how many may wait.
+        blocks: how many may wait at the same time.
+        room_left: bytes of the disk that nobody needs.
     """
 
-    def __init__(self, blocks: int) -> None:
-        self._free = self._total = blocks * SPOOL_BYTES
+    def __init__(self, blocks: int, room_left: int = 0) -> None:
+        self._blocks = blocks
+        self._bytes = blocks * SPOOL_BYTES + max(0, room_left)
+        self._waiting = self._taken = 0
         self._changed = threading.Condition()
 
     def acquire(self, size: int, timeout: float) -> bool:
         """Take room for a block of some bytes, if there is within seconds."""
-        cost = self._cost(size)
         with self._changed:
-            found = self._changed.wait_for(
-                lambda: self._free >= cost, timeout
-            )
+            found = self._changed.wait_for(lambda: self._fits(size), timeout)
             if found:
-                self._free -= cost
+                self._waiting += 1
+                self._taken += size
             return found
 
     def release(self, size: int) -> None:
         """Give back what was taken for a block of so many bytes."""
         with self._changed:
-            self._free += self._cost(size)
+            self._waiting -= 1
+            self._taken -= size
             self._changed.notify_all()
 
-    def _cost(self, size: int) -> int:
-        return min(max(size, SPOOL_BYTES), self._total)
+    def _fits(self, size: int) -> bool:
+        return not self._waiting or (
+            self._waiting < self._blocks
+            and self._taken + size <= self._bytes
+        )
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ class Shared:
     connections: int
     retries: int
     progress: Progress
-    room: Room
+    room: BlockRoom
     pool: BlockPool = field(default_factory=BlockPool)
     xz_blocks: XzBlocks = field(default_factory=XzBlocks)
     streams: OpenStreams = field(default_factory=OpenStreams)

@@ -38,7 +38,7 @@ from lago_layered_provider.transfer.jobs import Jobs
 from lago_layered_provider.transfer.landing import Landing, place_blocks
 from lago_layered_provider.transfer.mapping import Mapped
 from lago_layered_provider.transfer.ports import FileInfo
-from lago_layered_provider.transfer.shared import Room, Shared
+from lago_layered_provider.transfer.shared import BlockRoom, Shared
 from tests.unit.test_decode import xz_in_blocks, zstd_module
 
 NAME = 'repo:image:v1'
@@ -242,7 +242,7 @@ class Receiving:
     ) -> None:
         self.told = told or Told()
         self.shared = Shared(
-            connections, tries, self.told, Room(4)
+            connections, tries, self.told, BlockRoom(4)
         )
         self._store = store
         self._file = file
@@ -318,6 +318,7 @@ def test_right_whatever_breaks(
         assert staged_bytes(store) == file.content
         # What was decoded takes no room any more.
         assert not file.found or [*Path(store.root).rglob('*.spool')] == []
+        # Only where nothing else waits there is room for so much.
         assert receiving.shared.room.acquire(sys.maxsize, 0)
     assert made['sha256'] == hashlib.sha256(file.content).hexdigest()
     told = receiving.told

@@ -10,39 +10,44 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lago_layered_provider.core.planning import SPOOL_BYTES
-from lago_layered_provider.transfer.shared import Room
+from lago_layered_provider.transfer.shared import BlockRoom
 
-sizes = st.integers(0, 5 * SPOOL_BYTES)
+blocks = st.integers(1, 9)
+rooms_left = st.integers(-SPOOL_BYTES, 40 * SPOOL_BYTES)
 
 
-@given(st.integers(1, 9), st.lists(st.integers(0, SPOOL_BYTES)))
+@given(blocks, rooms_left, st.lists(st.integers(0, SPOOL_BYTES)))
 def test_as_many_blocks_of_the_usual_size_as_a_plan_counts(
-    blocks: int, waiting: List[int]
+    limit: int, room_left: int, waiting: List[int]
 ) -> None:
-    room = Room(blocks)
+    room = BlockRoom(limit, room_left)
     taken = [room.acquire(size, 0) for size in waiting]
-    assert taken == [number < blocks for number in range(len(waiting))]
+    assert taken == [number < limit for number in range(len(waiting))]
 
 
-@given(st.integers(1, 9), st.lists(sizes))
-def test_never_more_bytes_than_a_plan_counts(
-    blocks: int, waiting: List[int]
+@given(blocks, rooms_left, st.lists(st.integers(0, 5 * SPOOL_BYTES)))
+def test_large_blocks_take_what_is_left_besides(
+    limit: int, room_left: int, waiting: List[int]
 ) -> None:
-    """But for one that would be too large at any time, and is alone."""
-    room = Room(blocks)
-    taken = [size for size in waiting if room.acquire(size, 0)]
-    assert sum(taken) <= blocks * SPOOL_BYTES or len(taken) == 1
+    room = BlockRoom(limit, room_left)
+    most = limit * SPOOL_BYTES + max(0, room_left)
+    taken: List[int] = []
+    for size in waiting:
+        fits = len(taken) < limit and sum(taken) + size <= most
+        assert room.acquire(size, 0) == (fits or not taken)
+        if fits or not taken:
+            taken.append(size)
     for size in taken:
         room.release(size)
-    assert room.acquire(blocks * SPOOL_BYTES, 0)
+    assert room.acquire(100 * most, 0)
 
 
 @pytest.mark.parametrize('size', [1, 3 * SPOOL_BYTES])
 def test_waits_for_room(size: int) -> None:
-    room = Room(2)
-    assert room.acquire(2 * SPOOL_BYTES, 0)
+    room = BlockRoom(1)
+    assert room.acquire(SPOOL_BYTES, 0)
     assert not room.acquire(size, 0.01)
-    thread = threading.Timer(0.05, room.release, [2 * SPOOL_BYTES])
+    thread = threading.Timer(0.05, room.release, [SPOOL_BYTES])
     thread.start()
     assert room.acquire(size, 60)
     thread.join()
