@@ -61,7 +61,10 @@ unit: setup ## Run the unit tests: seconds, no network, no Lago
 	$(RUN) -m pytest tests/unit --timeout 60 $(ARGS)
 
 # They wait more than they compute; neighbours share what is built for them.
+# Thousands of lago commands would compile our modules, each for itself, where
+# the environment forbids Python to keep what it compiles.
 functional: setup ## Run the functional tests: real lago, qemu-img, servers
+	@$(RUN) -m compileall -q lago_layered_provider
 	$(RUN) -m pytest tests/functional -n 3 --dist worksteal $(ARGS)
 
 bench: $(VENV)/bench.stamp ## Measure against Lago's own, curl, aria2; an hour
