@@ -23,7 +23,8 @@ import pytest
 
 from tests.lab import (
     DiskImage, Fault, Finished, ImageSpec, LagoSandbox, Nginx, Published,
-    Publisher, Request, RudeServer, check_disks, make_forest, require,
+    Publisher, Request, RudeServer, check_disks, make_forest, overlap,
+    require,
 )
 from tests.lab.images import MIB, content
 from tests.lab.publish import checksums, compress
@@ -210,11 +211,6 @@ def make_site(tmp_path: Path, publish: Publish) -> Iterator[MakeSite]:
         yield make
 
 
-def begin_of(request: Request) -> int:
-    found = re.match(r'bytes=(\d+)-', request.range)
-    return int(found[1]) if found and request.status == 206 else 0
-
-
 def asked_to(request: Request) -> int:
     """Return where a request ends."""
     found = re.match(r'bytes=\d+-(\d+)', request.range)
@@ -234,18 +230,6 @@ def at_once(requests: List[Request]) -> int:
     )
 
 
-def overlap(requests: List[Request]) -> int:
-    """Return how many bytes were sent more than once."""
-    again = here = 0
-    for begin, end in sorted(
-        (begin_of(one), begin_of(one) + one.sent) for one in requests
-        if one.status in (200, 206)
-    ):
-        again += max(0, min(here, end) - begin)
-        here = max(here, end)
-    return again
-
-
 # When nothing fails
 
 @pytest.mark.parametrize('compression', [*FORMATS, *IN_ORDER])
@@ -257,12 +241,12 @@ def test_over_several_connections_each_byte_once(
     site.pull()
     tail, *requests = site.requests()
     size = site.base.compressed_size
-    assert (begin_of(tail), tail.sent) == (size - TAIL_BYTES, TAIL_BYTES)
+    assert (tail.begin, tail.sent) == (size - TAIL_BYTES, TAIL_BYTES)
     assert {one.status for one in requests} == {206}
     # As many as there may be, or as there are blocks.
     assert at_once(requests) == (2 if compression == 'xz-quick' else 4)
     assert overlap(requests) == 0
-    begins = sorted(begin_of(one) for one in requests)
+    begins = sorted(one.begin for one in requests)
     assert begins[0] in (0, HEAD_BYTES)
     assert size - TAIL_BYTES <= begins[0] + sent(requests) <= size
     # Each says which state of the file it means.
@@ -328,10 +312,10 @@ def test_a_stalled_connection_is_replaced(
     site.pull()
     requests = site.requests()
     stalled, = [one for one in requests if one.sent == 700_000]
-    end = begin_of(stalled) + stalled.sent
+    end = stalled.begin + stalled.sent
     assert [
         one for one in requests if one.start > stalled.start
-        and end - UNREAD_BYTES <= begin_of(one) <= end
+        and end - UNREAD_BYTES <= one.begin <= end
     ]
     assert sent(requests) - site.base.compressed_size <= (
         TAIL_BYTES + UNREAD_BYTES)
@@ -357,7 +341,7 @@ def test_a_slow_connection_gets_help(
     requests = site.requests()[1:]
     # What the slow one was asked for is not what it brought.
     slow = min(requests, key=lambda one: one.sent / (one.end - one.start))
-    assert asked_to(slow) - begin_of(slow) > 2 * slow.sent
+    assert asked_to(slow) - slow.begin > 2 * slow.sent
     assert sent(requests) - site.base.compressed_size <= 4 * MIB
 
 

@@ -63,7 +63,7 @@ from .images import (
 )
 from .nginx import Nginx
 from .publish import Publisher
-from .records import Request, image_requests, max_in_flight
+from .records import Request, image_requests, max_in_flight, overlap
 from .rude_server import RudeServer
 from .tiny_linux import TinyLinux, boot, markers_of
 
@@ -72,5 +72,5 @@ __all__ = [
     'Published', 'Publisher', 'Request', 'RudeServer', 'TinyLinux',
     'backing_chain', 'boot', 'check_disks', 'flatten', 'guest_digest', 'have',
     'image_requests', 'init_well', 'links_of', 'make_chain', 'make_forest',
-    'markers_of', 'max_in_flight', 'require', 'run',
+    'markers_of', 'max_in_flight', 'overlap', 'require', 'run',
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Iterable, List
 
@@ -25,6 +26,12 @@ class Request:
     user_agent: str = ''
 
     @property
+    def begin(self) -> int:
+        """The first byte of the file that was sent."""
+        found = re.match(r'bytes=(\d+)-', self.range)
+        return int(found[1]) if found and self.status == 206 else 0
+
+    @property
     def is_image(self) -> bool:
         """Tell whether the request was for image bytes."""
         return (
@@ -42,6 +49,18 @@ def image_requests(requests: Iterable[Request]) -> List[Request]:
 def bytes_sent(requests: Iterable[Request]) -> int:
     """Return how many bytes of bodies the requests were answered with."""
     return sum(request.sent for request in requests)
+
+
+def overlap(requests: Iterable[Request]) -> int:
+    """Return how many bytes of one file were sent more than once."""
+    again = here = 0
+    for begin, end in sorted(
+        (one.begin, one.begin + one.sent) for one in requests
+        if one.status in (200, 206)
+    ):
+        again += max(0, min(here, end) - begin)
+        here = max(here, end)
+    return again
 
 
 def max_in_flight(requests: Iterable[Request]) -> int:
