@@ -121,6 +121,18 @@ def exception_message() -> bool:
     return True
 
 
+def command_path() -> bool:
+    """Commands are sought in $PATH in its order.
+
+    Lago makes a `set` of it, so with two qemu-img chance tells which one.
+    """
+    if not mentions(utils._run_command, 'set'):
+        return False
+    # Nothing else in the module asks for a set.
+    utils.set = dict.fromkeys
+    return True
+
+
 def backing_format() -> bool:
     """qemu-img >= 6.1 refuses a backing file without its format (-F).
 
@@ -221,8 +233,8 @@ def running_vms() -> bool:
 
 REPAIRS: tuple[Repair, ...] = (
     command_status, yaml_loader, file_hash, abstract_mapping, version_order,
-    exception_message, backing_format, *lago_repair_libvirt.REPAIRS,
-    *lago_repair_prefix.REPAIRS,
+    exception_message, command_path, backing_format,
+    *lago_repair_libvirt.REPAIRS, *lago_repair_prefix.REPAIRS,
     configuration_sections, running_vms,
 )
 

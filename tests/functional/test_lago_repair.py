@@ -51,6 +51,9 @@ BEHAVIOURS = {
     'exception_message': '''
         'path "a/b/c"' in error(without, {'a': {}}, 'a/b/c')
     ''',
+    'command_path': '''
+        ':'.join(DIRECTORIES) in str(path_of_commands())
+    ''',
     'net_name': '''
         prefixed('a-long-name-of-a-net', 15)
         == '0123-' + hashlib.sha1(b'a-long-name-of-a-net').hexdigest()[:10]
@@ -124,6 +127,14 @@ def error(function, *args):
         function(*args)
     except utils.LagoException as caught:
         return str(caught)
+
+
+DIRECTORIES = [f'/{number}' for number in range(20)]
+
+
+def path_of_commands():
+    path = ':'.join([*DIRECTORIES, os.environ['PATH']])
+    return utils.run_command(['printenv', 'PATH'], env={'PATH': path}).out
 
 
 def prefixed(*args):
