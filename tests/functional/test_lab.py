@@ -304,6 +304,21 @@ def test_cut_connection(tmp_path: Path, reset: bool) -> None:
         assert len(get(server, '/image')[2]) == SIZE
 
 
+def test_what_began_before_is_forgotten(tmp_path: Path) -> None:
+    (tmp_path / 'image').write_bytes(os.urandom(SIZE))
+    with RudeServer(tmp_path) as server:
+        server.fail('/image', rate=SIZE, times=1)
+        connection = http.client.HTTPConnection('127.0.0.1', server.port)
+        connection.request('GET', '/image')
+        answer = connection.getresponse()
+        server.forget()
+        assert get(server, '/image', Range='bytes=5-')[0] == 206
+        assert len(answer.read()) == SIZE
+        connection.close()
+        found, = server.settled_requests()
+        assert found.range == 'bytes=5-'
+
+
 def test_stalled_server_lets_go_when_stopped(tmp_path: Path) -> None:
     (tmp_path / 'image').write_bytes(os.urandom(SIZE))
     with RudeServer(tmp_path) as server:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any, List, Optional, Protocol, Set
 
@@ -32,6 +33,7 @@ class Ledger:
         self._changed = threading.Condition()
         self._rules: List[Rule] = []
         self._requests: List[Request] = []
+        self._since = 0.0
         self._active: Set[Answering] = set()
 
     def fail(
@@ -86,7 +88,8 @@ class Ledger:
         """Take down an answered request."""
         with self._changed:
             self._active.discard(handler)
-            self._requests.append(request)
+            if request.start >= self._since:
+                self._requests.append(request)
             self._changed.notify_all()
 
     def requests(self) -> List[Request]:
@@ -111,6 +114,7 @@ class Ledger:
             return list(self._requests)
 
     def forget(self) -> None:
-        """Begin a new record."""
+        """Begin a new record, of the requests that begin from now on."""
         with self._changed:
+            self._since = time.time()
             self._requests.clear()
