@@ -12,13 +12,31 @@ import pytest
 from tests.lab import (
     DiskImage, ImageSpec, Nginx, Publisher, make_forest, require,
 )
-from tests.lab.commands import SYSTEM_PATH
+from tests.lab.commands import SYSTEM_PATH, find
 from tests.lab.signing import Signing
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and
 # with them all that they start and send it to.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def small_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let ssh-keygen make small keys, unless it is told how large.
+
+    Every ``lago init`` makes one, and the search for primes took half of the
+    time of all tests.
+    """
+    real = find('ssh-keygen')
+    tools = tmp_path_factory.mktemp('tools')
+    script = tools / 'ssh-keygen'
+    script.write_text(f'#!/bin/sh\nexec {real} -b 1024 "$@"\n')
+    script.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        if real:
+            patch.setenv('PATH', f'{tools}:{os.environ["PATH"]}')
+        yield
 
 
 @pytest.fixture(scope='session')
