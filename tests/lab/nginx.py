@@ -203,5 +203,7 @@ def free_port() -> int:
 def _request(line: str) -> Request:
     fields: Dict[str, object] = json.loads(line)
     end = float(str(fields.pop('end')))
-    start = end - float(str(fields.pop('seconds')))
+    # In milliseconds, as it was: what begins at the end of another request
+    # does not begin before it.
+    start = round(end - float(str(fields.pop('seconds'))), 3)
     return Request(start=start, end=end, **fields)  # type: ignore[arg-type]
