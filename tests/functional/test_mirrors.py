@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
@@ -181,8 +182,10 @@ def test_nginx_that_is_killed(
         with RunningLago(box) as lago:
             lago.until(lambda: kept_bytes(box.store, repo, base) > CUT,
                        'the base is on its way')
-            a.stop()
+            lago.send(signal.SIGSTOP)
             kept = kept_bytes(box.store, repo, base)
+            a.stop()
+            lago.send(signal.SIGCONT)
             assert lago.wait() == 0, lago.output
         sent = sum(one.sent for one in b.requests()
                    if one.path == f'/{base.file.name}')
