@@ -91,6 +91,12 @@ def remove_file(path: str) -> None:
         os.unlink(path)
 
 
+def remove_written(path: str) -> None:
+    """Remove a file of `write_file`, and what one left that was killed."""
+    remove_file(path)
+    remove_file(f'{path}.tmp')
+
+
 def sync_directory(path: str) -> None:
     """Bring the names in a directory to the disk."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

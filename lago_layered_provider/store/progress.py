@@ -176,7 +176,7 @@ def remove_staged(paths: layout.Layout, name: str) -> None:
 
     The state goes first: a kill in between leaves bytes that nobody believes.
     """
-    files.remove_file(paths.state(name))
+    files.remove_written(paths.state(name))
     remove_spools(paths, name)
     files.remove_file(paths.staged(name))
 

@@ -290,6 +290,6 @@ class Stage:
 
     def _forget(self) -> None:
         """Remove what speaks for the bytes, before the bytes."""
-        files.remove_file(self._paths.state(self.name))
+        files.remove_written(self._paths.state(self.name))
         self._spool.remove()
-        files.remove_file(self._paths.head(self.name))
+        files.remove_written(self._paths.head(self.name))
