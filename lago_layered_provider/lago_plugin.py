@@ -16,6 +16,7 @@ with templates: what is needed only sometimes is imported where it is used.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import gc
 import os
@@ -207,6 +208,7 @@ class TemplateRepoVerb(CLIPlugin):
         # through again and again, and a last time at the end: a quarter of
         # the time of a short command.
         gc.freeze()
+        atexit.register(gc.freeze)
 
     def do_run(self, args: Any) -> None:
         """Run the subcommand that was asked for."""

@@ -96,16 +96,22 @@ def test_sdk(how: str, forest: Forest, tmp_path: Path) -> None:
 def test_command_leaves_alone_what_is_loaded(tmp_path: Path) -> None:
     """It would be looked through for garbage, although the process ends."""
     done = run_python(LagoSandbox(tmp_path / 'box', {}), BEGIN + '''
-import sys
+import atexit, sys
 from lago import cmd
+# The first one that is registered is the last one called.
+atexit.register(lambda: print(gc.get_freeze_count()))
 sys.argv = ['lago', '--version']
 try:
     cmd.main()
 except SystemExit:
     pass
-assert gc.get_freeze_count() > frozen + 10000
+print(frozen, gc.get_freeze_count())
+later = [[] for _ in range(1000)]
 ''')
     assert done.code == 0, done.output
+    before, after, at_end = map(int, done.stdout.split()[-3:])
+    assert after > before + 10000
+    assert at_end >= after + 1000
 
 
 def test_sdk_errors_are_lagos(forest: Forest, tmp_path: Path) -> None:
