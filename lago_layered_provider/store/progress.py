@@ -146,28 +146,33 @@ def _count(ranges: Iterable[Tuple[int, int]], start: int) -> int:
 def spool_sizes(paths: layout.Layout, name: str) -> Dict[int, int]:
     """Return the bytes in each spool of an image, by where it begins."""
     sizes = {}
-    for entry in _list_spools(paths, name):
+    for entry in _list_partial(paths):
+        if not paths.is_spool(name, entry):
+            continue
         with contextlib.suppress(FileNotFoundError):
             size = os.stat(os.path.join(paths.partial, entry)).st_size
             sizes[int(entry.split('.')[-2])] = size
     return sizes
 
 
-def _list_spools(paths: layout.Layout, name: str) -> List[str]:
+def _list_partial(paths: layout.Layout) -> List[str]:
     try:
-        entries = os.listdir(paths.partial)
+        return os.listdir(paths.partial)
     except FileNotFoundError:
         return []
-    return [entry for entry in entries if paths.is_spool(name, entry)]
 
 
 def remove_spools(
     paths: layout.Layout, name: str, *, keep: Optional[int] = None
 ) -> None:
-    """Remove an image's spools, but for the one that begins at `keep`."""
-    for entry in _list_spools(paths, name):
+    """Remove an image's spools, but for the one that begins at `keep`.
+
+    And what a kill left of one that was being written.
+    """
+    kept = None if keep is None else paths.spool(name, keep)
+    for entry in _list_partial(paths):
         path = os.path.join(paths.partial, entry)
-        if keep is None or path != paths.spool(name, keep):
+        if paths.is_spool(name, entry.removesuffix('.tmp')) and path != kept:
             files.remove_file(path)
 
 

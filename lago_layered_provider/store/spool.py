@@ -15,8 +15,6 @@ from . import files, layout, progress
 
 READ_BYTES = 2**20
 
-_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
-
 
 class Spool:
     """Bytes of the file on the server from the offset `start` on.
@@ -90,15 +88,7 @@ class Spool:
         if self._fd is None or not 0 < skip < self.size:
             return
         rest = os.pread(self._fd, self.size - skip, skip)
-        path = self._paths.spool(self._name, start)
-        files.remove_file(path)
-        # A kill may leave the first part of it, which is a spool as well.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS
-        fd = os.open(path, flags, 0o666)
-        try:
-            files.write_all(fd, memoryview(rest), 0)
-        finally:
-            os.close(fd)
+        files.write_file(self._paths.spool(self._name, start), rest)
 
     def close(self) -> None:
         """Close the file; the bytes stay."""
@@ -125,8 +115,9 @@ class Spool:
 
     def _try_open(self, flags: int) -> None:
         path = self._paths.spool(self._name, self.start)
+        flags |= os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            self._fd = os.open(path, flags | os.O_RDWR | _FLAGS, 0o666)
+            self._fd = os.open(path, flags, 0o666)
         except FileNotFoundError:
             if flags & os.O_CREAT:
                 raise

@@ -25,8 +25,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def small_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Let ssh-keygen make small keys, unless it is told how large.
 
-    Every ``lago init`` makes one, and the search for primes took half of the
-    time of all tests.
+    Every ``lago init`` makes one, and the search for primes would take as
+    long as all the rest of many a test.
     """
     real = find('ssh-keygen')
     tools = tmp_path_factory.mktemp('tools')

@@ -223,38 +223,16 @@ def test_one_spool_at_a_time(store: Store, stage: Stage) -> None:
     assert sorted(names) == [NAME, f'{NAME}.15.spool', f'{NAME}.json']
 
 
-def test_killed_while_the_rest_of_a_spool_is_written(
-    store: Store, stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def write_some(fd: int, data: memoryview, position: int) -> None:
-        os.pwrite(fd, data[:2], position)
-        raise KeyboardInterrupt
-
-    stage.checkpoint(1, 0, None)
-    stage.write(b'image')
-    stage.spool(b'0123456789')
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            'lago_layered_provider.store.files.write_all', write_some
-        )
-        with pytest.raises(KeyboardInterrupt):
-            stage.checkpoint(6, 5, None)
-    stage.close()
-    after = Stage(stage._paths, NAME, 'it')
-    assert after.resume() == going_on(None, 1, 0, 10)
-    assert b''.join(after.spooled_chunks()) == b'0123456789'
-    names = os.listdir(f'{store.root}/.layered/partial')
-    assert sorted(names) == [NAME, f'{NAME}.1.spool', f'{NAME}.json']
-    after.close()
-
-
-def test_what_a_kill_left_of_a_state_goes_with_it(
-    store: Store, stage: Stage
+@pytest.mark.parametrize('left', [f'{NAME}.json.tmp', f'{NAME}.6.spool.tmp'])
+def test_what_a_kill_left_of_a_file_goes_with_the_others(
+    store: Store, stage: Stage, left: str
 ) -> None:
     partial = Path(store.root, '.layered', 'partial')
     stage.write(b'image')
     stage.checkpoint(6, 5, None)
-    (partial / f'{NAME}.json.tmp').write_text('{')
+    (partial / left).write_text('{')
+    partly = store.partial(NAME)
+    assert partly is not None and partly.fetched == 6
     stage.discard()
     assert list(partial.iterdir()) == []
 
