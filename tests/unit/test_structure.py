@@ -15,7 +15,7 @@ import lago_layered_provider
 PACKAGE = 'lago_layered_provider'
 ROOT = Path(lago_layered_provider.__file__).parent
 
-MAX_MODULE_LINES = 300
+MAX_MODULE_LINES = 500
 MAX_FUNCTION_LINES = 45
 MAX_PARTS = 3  # the package, one of its packages, a module
 POOR_NAMES = {'utils', 'util', 'base', 'helpers', 'common', 'misc'}
@@ -38,11 +38,12 @@ INSIDE: Dict[str, FrozenSet[str]] = {
     'core': frozenset({'core'}),
     # The interface they have to fulfil is declared where it is needed.
     'providers': frozenset({
-        'core', 'providers', 'transfer.ports', 'transfer.decode',
+        'core', 'tools', 'providers', 'transfer.ports', 'transfer.decode',
         '__version__',
     }),
-    'store': frozenset({'core', 'store'}),
-    'transfer': frozenset({'core', 'transfer'}),
+    'tools': frozenset({'core', 'tools'}),
+    'store': frozenset({'core', 'tools', 'store'}),
+    'transfer': frozenset({'core', 'tools', 'transfer'}),
     'processes': frozenset({'core'}),
     'qemu_img': frozenset({'core', 'processes'}),
     'disk_tools': frozenset({'core', 'processes'}),
@@ -58,7 +59,7 @@ ONLY: Dict[str, Tuple[str, ...]] = {
     'http': ('providers',),
     'urllib': ('providers',),
     'socket': ('providers',),
-    'subprocess': ('processes',),
+    'subprocess': ('processes', 'tools'),
     'multiprocessing': (),
     'asyncio': (),
 }
