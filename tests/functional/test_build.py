@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
-import time
+import subprocess
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Mapping
 
 import pytest
 
@@ -21,6 +20,7 @@ from tests.lab.images import CLUSTER, MIB
 from tests.lab.publish import checksums
 from tests.lab.running import until
 from tests.lab.stand_ins import install
+from tests.lab.steps import killed_at_steps, record
 from tests.lab.tool import Tool
 
 BASE = '#base=libguestfs:tiny\n#distro=debian\npattern 1 0\n'
@@ -410,35 +410,27 @@ def test_images_of_somebody_else(shop: Workshop) -> None:
     assert shop.bytes_of('iscsi.qcow2') == [9, 2, 3, 0]
 
 
-def test_killed_in_the_middle(shop: Workshop) -> None:
+def test_killed_at_each_step(shop: Workshop, tmp_path: Path) -> None:
     """Either nothing of a build is seen, or all of it, in the end."""
     # A version that is published would have to be another one each time.
     (shop.specs / 'other').unlink()
     shop.write({'el7-other': SPECS['other'].replace('#version=v7\n', '')})
     shop.build()
-    rng = random.Random(7)
-    shop.write({'base': BASE + 'pattern 11 0\nsleep 0.1\n'})
-    begin = time.monotonic()
-    shop.build()
-    usual = time.monotonic() - begin
-    kills = 0
-    for byte in range(12, 20):
+    byte = 11
+
+    def start(env: Mapping[str, str]) -> subprocess.Popen[str]:
+        nonlocal byte
+        byte += 1
         shop.write({'base': BASE + f'pattern {byte} 0\n'})
-        process = shop.popen(*shop.words())
-        try:
-            until(lambda: process.poll() is not None or any(
-                shop.out.glob('.build-????????')
-            ), 'it works in its own directory')
-            time.sleep(rng.random() * usual)
-            kills += process.poll() is None
-        finally:
-            kill(process)
-            process.communicate()
+        return shop.popen(*shop.words(), env=env)
+
+    steps = record(start, tmp_path / 'steps')
+    for step in killed_at_steps(start, tmp_path / 'steps', steps, 10):
+        print(step)
         shop.build()
         for name in FILES:
             assert shop.bytes_of(name)[0] == byte
         no_scratch(shop.out)
-    assert kills > 2
 
 
 def test_one_build_at_a_time(shop: Workshop) -> None:

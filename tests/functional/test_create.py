@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Dict, List, Mapping, Optional, Union
 
 import pytest
 
@@ -20,10 +19,11 @@ from tests.lab import (
     DiskImage, ImageSpec, LagoSandbox, Nginx, Publisher, check_disks,
     flatten, guest_digest, init_well, make_forest, require, run,
 )
-from tests.lab.environments import kill
 from tests.lab.images import MIB, write_content
+from tests.lab.running import until
 from tests.lab.signing import Signing
 from tests.lab.small_disk import SmallDisk, fill
+from tests.lab.steps import killed_at_steps, record
 from tests.lab.tool import Tool
 
 VMS = {'vm0': 'iscsi', 'vm1': 'other'}
@@ -554,70 +554,73 @@ def test_two_at_once(admin: Path, tool: Tool) -> None:
 def test_a_client_never_sees_a_broken_repository(
     forest: Dict[str, DiskImage], tool: Tool, tmp_path: Path
 ) -> None:
-    """SIGKILL at random moments of `create`, while another process polls."""
+    """SIGKILL at the steps of `create`, while another process polls."""
     images = tmp_path / 'images'
     take_images(forest, images)
     tool.run('create', images, '--name', 'lab', '--version', 'v0')
-    rng = random.Random(5)
-    # Seconds; made to fit how long a run takes here.
-    longest = 1.2
+    generation = 0
+
+    def start(env: Mapping[str, str]) -> subprocess.Popen[str]:
+        nonlocal generation
+        generation += 1
+        for name in ('base', 'other', 'nfs', 'iscsi'):
+            # A whole new generation; only the contents matter.
+            new = tmp_path / 'new.qcow2'
+            shutil.copy(images / f'{name}.qcow2', new)
+            with open(new, 'ab') as stream:
+                stream.write(bytes(65536))
+            new.replace(images / f'{name}.qcow2')
+        return tool.popen(
+            'create', images, '--version', f'v{generation}', env=env
+        )
+
     with Nginx(images) as server:
         polling = Polling(server.url, tmp_path / 'poll')
-        kills = 0
         with polling:
-            for number in range(1, 17):
-                for name in ('base', 'other', 'nfs', 'iscsi'):
-                    # A whole new generation; only the contents matter.
-                    new = tmp_path / 'new.qcow2'
-                    shutil.copy(images / f'{name}.qcow2', new)
-                    with open(new, 'ab') as stream:
-                        stream.write(bytes(65536))
-                    new.replace(images / f'{name}.qcow2')
-                process = tool.popen(
-                    'create', images, '--version', f'v{number}'
-                )
-                time.sleep(rng.uniform(0.2, longest))
-                if process.poll() is None:
-                    kills += 1
-                else:
-                    longest = max(0.3, longest * 0.75)
-                kill(process)
-                process.communicate()
+            steps = record(start, tmp_path / 'steps')
+            for step in killed_at_steps(start, tmp_path / 'steps', steps, 16):
+                print(step)
+                polling.poll_once_more()
         tool.run('lint', server.url + '/', '--deep')
         # What a kill has left is no reason not to go on.
         tool.run('create', images, '--version', 'last')
         tool.run('lint', server.url + '/', '--deep')
-    assert kills >= 4
-    assert polling.count >= 6
-    left = [path for path in images.rglob('.*.part')]
-    assert left == []
+    assert list(images.rglob('.*.part')) == []
 
 
 class Polling:
     """Runs `lint --deep` on a server again and again."""
 
     def __init__(self, url: str, root: Path) -> None:
-        self.count = 0
-        self._url = url
         self._stop = root / 'stop'
+        self._polls = root / 'polls'
         root.mkdir()
+        self._polls.touch()
         program = (
             'import os, sys\n'
             'from lago_layered_provider.__main__ import main\n'
-            'count = 0\n'
             'while not os.path.exists(sys.argv[2]):\n'
             '    status = main(["lint", "--deep", sys.argv[1]])\n'
             '    if status:\n'
             '        sys.exit(status)\n'
-            '    count += 1\n'
-            'print("polls", count)\n'
+            '    with open(sys.argv[3], "a") as polls:\n'
+            '        polls.write("x")\n'
         )
         self._process = subprocess.Popen(
-            [sys.executable, '-c', program, f'{url}/', self._stop],
+            [sys.executable, '-c', program, f'{url}/', self._stop,
+             self._polls],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             encoding='utf-8', env={
                 **os.environ, 'LAGO__TEMPLATE_REPO__PROGRESS': 'none',
             },
+        )
+
+    def poll_once_more(self) -> None:
+        """Wait for the end of a poll that is under way, or begins now."""
+        count = self._polls.stat().st_size
+        until(
+            lambda: self._polls.stat().st_size > count
+            or self._process.poll() is not None, 'one more poll',
         )
 
     def __enter__(self) -> Polling:
@@ -627,7 +630,6 @@ class Polling:
         self._stop.touch()
         output = self._process.communicate(timeout=120)[0]
         assert self._process.returncode == 0, output[-3000:]
-        self.count = int(output.split()[-1])
 
 
 def test_a_signed_repository(

@@ -6,9 +6,9 @@ import json
 import os
 import random
 import shutil
-import time
+import subprocess
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List, Mapping, Tuple
 
 import pytest
 
@@ -16,13 +16,12 @@ from tests.lab import (
     DiskImage, ImageSpec, LagoSandbox, Nginx, Publisher, flatten,
     guest_digest, make_forest, require, run,
 )
-from tests.lab.environments import kill
 from tests.lab.images import (
     CLUSTER, MIB, create, drop_backing_format, write_at,
 )
 from tests.lab.publish import checksums
-from tests.lab.running import until
 from tests.lab.small_disk import SmallDisk, fill
+from tests.lab.steps import killed_at_steps, record
 from tests.lab.tool import Tool
 
 #: The base has that many MiB of content, and the images change a half.
@@ -375,33 +374,23 @@ def test_flatten(
     assert 'iscsy' in message and 'iscsi' in message
 
 
-def test_killed_in_the_middle(tool: Tool) -> None:
+def test_killed_at_each_step(tool: Tool, tmp_path: Path) -> None:
     """No half layer is ever seen, and the next run clears away."""
     full = flatten(tool.root / 'base.qcow2', tool.root / 'full.qcow2')
     change(full, CHANGED)
     layer = tool.root / 'layer.qcow2'
     command = ('add-layer', 'base.qcow2', 'full.qcow2', '--output', layer)
-    rng = random.Random(5)
-    begin = time.monotonic()
-    tool.run(*command)
-    usual = time.monotonic() - begin
-    kills = 0
-    for _ in range(8):
+
+    def start(env: Mapping[str, str]) -> subprocess.Popen[str]:
         layer.unlink(missing_ok=True)
-        process = tool.popen(*command)
-        try:
-            until(lambda: process.poll() is not None or any(
-                tool.root.glob('.layered-*')
-            ), 'it works in its own directory')
-            time.sleep(rng.random() * usual / 2)
-            kills += process.poll() is None
-        finally:
-            kill(process)
-            process.communicate()
+        return tool.popen(*command, env=env)
+
+    steps = record(start, tmp_path / 'steps')
+    for step in killed_at_steps(start, tmp_path / 'steps', steps, 12):
+        print(step)
         if layer.exists():
             check_layer(layer, full, tool.root / 'base.qcow2',
                         './base.qcow2')
-    assert kills > 2
     layer.unlink(missing_ok=True)
     tool.run(*command)
     no_leftovers(tool.root)

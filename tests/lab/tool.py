@@ -32,8 +32,14 @@ class Tool:
         #: Words before the command, such as those of nsenter.
         self.prefix_command: List[str] = []
 
-    def popen(self, *arguments: object) -> subprocess.Popen[str]:
-        """Start it in a session of its own."""
+    def popen(
+        self, *arguments: object, env: Optional[Mapping[str, str]] = None
+    ) -> subprocess.Popen[str]:
+        """Start it in a session of its own.
+
+        Args:
+            env: more environment variables for this run.
+        """
         kept = {
             key: value for key, value in os.environ.items()
             if not key.startswith(('LAGO', 'XDG_', 'LC_', 'PYTEST'))
@@ -52,6 +58,7 @@ class Tool:
                 'LAGO__INIT__TEMPLATE_STORE': str(self.root / 'store'),
                 'COLUMNS': '80',
                 **self.extra_env,
+                **(env or {}),
             },
         )
 
