@@ -467,9 +467,17 @@ def test_kept_index_is_checked_again(
     keys: Keys, tmp_path: Path,
 ) -> None:
     """Its signature expires while it is kept."""
-    repository.write('ann@example.com', '--default-sig-expire', 'seconds=3')
+    body = repository.write('old@example.com')
     read(repository.url, settings, store)
-    time.sleep(4)
+    kept = store.kept_index(repository.url, signed=True)
+    assert kept is not None and kept.body == body
+    # As time would do it: the same bytes, signed until a day long past.
+    store.keep_index(
+        repository.url, body, kept.validator, keys.sign(
+            body, 'old@example.com', '--faked-system-time', PAST,
+            '--default-sig-expire', '1d',
+        ), kept.table,
+    )
     offline = replace(settings, offline=True)
     assert 'has expired' in refused(repository.url, offline, store)
     # The same index with a new signature: not 304, but all of it.

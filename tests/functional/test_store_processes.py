@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import IO, Any, Dict, Iterator, List
+from typing import IO, Any, Dict, Iterator, List, Mapping, Optional
 
 import pytest
 
 from lago_layered_provider.core import errors, model
 from lago_layered_provider.store import Record, Store
+from tests.lab.steps import killed_at_steps, record
 
 ROOT = Path(__file__).parents[2]
 BASE, LAYER = 'repo:base:v1', 'repo:layer:v1'
@@ -97,12 +96,18 @@ class Children:
         self.store.prepare()
         self._running: List[Any] = []
 
-    def start(self, script: str) -> Any:
+    def start(
+        self, script: str, env: Optional[Mapping[str, str]] = None
+    ) -> Any:
+        given = dict(env or {})
+        given['PYTHONPATH'] = ':'.join(
+            filter(None, [given.get('PYTHONPATH'), str(ROOT)])
+        )
         child = subprocess.Popen(
             [sys.executable, '-c', PRELUDE + script, self.store.root,
              str(self.path)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, 'PYTHONPATH': str(ROOT)},
+            env={**os.environ, **given}, start_new_session=True,
         )
         self._running.append(child)
         return child
@@ -248,35 +253,23 @@ def check_visible(store: Store) -> None:
             assert store.find(stored.backing) is not None
 
 
-def test_sigkill_at_random_moments(children: Children) -> None:
-    seed = random.randrange(10**6)
-    print(f'seed {seed}')
-    moments = random.Random(seed)
-    started = time.monotonic()
-    expect_success(children.start(
-        'print("started", flush=True)\n' + RECEIVE_ALL
-    ))
-    whole = time.monotonic() - started
-    shutil.rmtree(children.store.root)
-    (children.path / 'log').unlink()
-    children.store.prepare()
-    for _ in range(20):
-        child = children.start(
-            'print("started", flush=True)\n' + RECEIVE_ALL
-        )
-        wait_for_line(child.stdout)
-        time.sleep(moments.uniform(0, whole / 5))
-        child.kill()
-        child.wait()
+def test_sigkill_at_each_step(children: Children, tmp_path: Path) -> None:
+    def start(env: Mapping[str, str]) -> Any:
+        shutil.rmtree(children.store.root)
+        children.store.prepare()
+        return children.start(RECEIVE_ALL, env)
+
+    steps = record(start, tmp_path / 'steps')
+    for step in killed_at_steps(start, tmp_path / 'steps', steps, 12, BASE):
+        print(step)
         check_visible(children.store)
-        if children.store.find(LAYER):
-            shutil.rmtree(children.store.root)
-            children.store.prepare()
-    expect_success(children.start(RECEIVE_ALL))
-    check_visible(children.store)
-    assert children.store.find(LAYER)
-    # Two dead ones never leave a lock behind.
-    assert children.store.commit(LAYER, base=BASE, metadata={}, timeout=1)
+        expect_success(children.start(RECEIVE_ALL))
+        check_visible(children.store)
+        assert children.store.find(LAYER)
+        # Two dead ones never leave a lock behind.
+        assert children.store.commit(
+            LAYER, base=BASE, metadata={}, timeout=1
+        )
 
 
 UNPRIVILEGED = '''

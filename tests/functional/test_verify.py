@@ -7,13 +7,11 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Set, Tuple
 
 import pytest
 
@@ -23,6 +21,7 @@ from tests.lab import (
 )
 from tests.lab.images import ImageSpec
 from tests.lab.running import until
+from tests.lab.steps import killed_at_steps, record
 from tests.lab.stores import check_visible, held_locks
 
 CHAIN = ('base', 'nfs', 'iscsi')
@@ -504,34 +503,24 @@ def test_killed_repair(
             repo=f'{server.url}/repo.metadata',
         )
         init_well(box)
-        rng = random.Random(7)
-        partial = box.store / '.layered/partial'
-        copy = partial / f'{BASE}+repair'
-        broken, killed = 3_000_000, 0
-        size = (box.store / BASE).stat().st_size
         image = box.store / BASE
-        inode = image.stat().st_ino
-        moments: Tuple[Callable[[], bool], ...] = (
-            lambda: copy.exists() and copy.stat().st_size > size * 0.3,
-            lambda: copy.exists() and copy.stat().st_size > size * 0.8,
-            lambda: 'verified": {' in _read(f'{copy}.json'),
-            lambda: inode != image.stat().st_ino,
-        )
-        for moment in moments:
-            inode = image.stat().st_ino
-            flip(image, broken)
+        good = repo.images['base:v1'].image.read_bytes()
+        bad, layer = b'', snapshot(box, NFS)
+
+        def start(env: Mapping[str, str]) -> subprocess.Popen[str]:
+            nonlocal bad
+            flip(image, 3_000_000)
             bad = image.read_bytes()
-            layer = snapshot(box, NFS)
-            server.fail('/*.qcow2*', rate=12 * 2**20)
-            process = box.popen('template-repo', 'verify', '--repair')
-            until(lambda: process.poll() is not None or moment(), 'a moment')
-            time.sleep(rng.uniform(0, 0.01))
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            server.heal()
-            killed += process.returncode == -signal.SIGKILL
+            return box.popen(
+                'template-repo', 'verify', '--repair',
+                env={**box.environment(), **env},
+            )
+
+        log = tmp_path / 'steps'
+        steps = record(start, log)
+        for step in killed_at_steps(start, log, steps, 6, BASE):
             now = image.read_bytes()
-            good = repo.images['base:v1'].image.read_bytes()
+            print(step, now == good)
             assert now in (bad, good)
             assert snapshot(box, NFS) == layer
             assert not held_locks(box.store)
@@ -540,14 +529,6 @@ def test_killed_repair(
             first = states(Finished(0, done.stdout.split('read in')[0], ''))
             assert first[BASE] == ('intact' if now == good else 'damaged')
             assert len(check_visible(box.store, repo)) == 2
-        assert killed >= 3
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ''
 
 
 def test_beside_an_init(world: World, tmp_path: Path) -> None:

@@ -3,9 +3,9 @@
 Python imports this module at its start when its directory is in PYTHONPATH.
 The steps are those that Python itself announces (sys.addaudithook): files
 opened to be written, renamed, removed, linked, their modes and sizes changed;
-directories made and removed; programs started. `LAB_STEPS` names a file in which each step is
-noted; `LAB_KILL_AT` is the number of the step, from 1 on, before which the
-whole process group dies by SIGKILL.
+directories made and removed; programs started. `LAB_STEPS` names a file in
+which each step is noted; `LAB_KILL_AT` is the number of the step, from 1 on,
+before which the whole process group dies by SIGKILL.
 """
 
 from __future__ import annotations
