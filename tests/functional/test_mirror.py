@@ -16,6 +16,7 @@ from tests.lab import (
 )
 from tests.lab.environments import kill
 from tests.lab.records import bytes_sent
+from tests.lab.running import until
 from tests.lab.signing import USER, Signing
 from tests.lab.tool import Tool
 
@@ -186,10 +187,11 @@ def test_cut_and_killed_it_goes_on(
     origin.heal()
     origin.fail('/base-v1*', rate=1 << 20)
     process = tool.popen('mirror', url, copy)
-    part = next(until(lambda: [
-        path for path in copy.rglob('.base*.fetching')
-        if path.stat().st_size > 1 << 20
-    ]))
+    until(lambda: any(
+        path.stat().st_size > 1 << 20
+        for path in copy.rglob('.base*.fetching')
+    ), 'more than a MiB is here')
+    part, = copy.rglob('.base*.fetching')
     kill(process)
     process.communicate()
     here = part.stat().st_size
@@ -203,14 +205,6 @@ def test_cut_and_killed_it_goes_on(
     ]
     assert [one.range for one in again] == [f'bytes={here}-']
     check_mirror(forest, tool, copy, tmp_path)
-
-
-def until(look: Any, seconds: float = 20) -> Iterator[Path]:
-    end = time.monotonic() + seconds
-    while not look():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    yield from look()
 
 
 def test_wrong_bytes_are_not_published(

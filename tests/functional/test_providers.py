@@ -391,12 +391,12 @@ def test_abort_wakes_a_stalled_reader(keep: str) -> None:
     def stall(request: Any) -> None:
         request.wfile.write(b'x' * 10)
         request.wfile.flush()
-        release.wait(20)
+        release.wait(120)
 
     with rude(lambda _: (
         200, {'Content-Length': '100', 'Connection': keep}, stall
     )) as (provider, _):
-        provider.timeout = 30
+        provider.timeout = 120
         stream = provider.open('el7')
         caught: List[TransferError] = []
         reader = threading.Thread(
@@ -404,14 +404,14 @@ def test_abort_wakes_a_stalled_reader(keep: str) -> None:
         )
         reader.start()
         time.sleep(0.3)
-        began = time.monotonic()
         stream.abort()
-        reader.join(5)
-        waited = time.monotonic() - began
+        # The server is silent until the reader has ended.
+        reader.join(60)
+        ended = not reader.is_alive()
         release.set()
         stream.close()
         stream.close()
-        assert waited < 1
+        assert ended
         assert caught[0].reason == 'the transfer was stopped'
         assert not caught[0].retryable
 
@@ -430,7 +430,7 @@ def test_abort_and_trust_over_tls(
 
     def stall(request: Any) -> None:
         request.wfile.write(b'x' * 10)
-        release.wait(20)
+        release.wait(60)
 
     server = Rude(lambda _: (200, {'Content-Length': '100'}, stall))
     with serving(server.handler, context) as url:
@@ -446,7 +446,7 @@ def test_abort_and_trust_over_tls(
         waited = time.monotonic() - began
         release.set()
         stream.close()
-        assert waited < 2
+        assert waited < 50
         assert error.reason == 'the transfer was stopped'
 
 
@@ -466,18 +466,18 @@ def test_stall_ends_by_timeout() -> None:
     release = threading.Event()
 
     def stall(request: Any) -> None:
-        release.wait(9)
+        release.wait(60)
 
     with rude(
         lambda _: (200, {'Content-Length': '9'}, stall)
     ) as (provider, _):
-        provider.timeout = 0.3
+        provider.timeout = 2
         stream = provider.open('el7')
         error = fails(lambda: stream.read(9))
         release.set()
         stream.close()
         assert error.retryable
-        assert 'no answer within 0.3 s' in error.reason
+        assert 'no answer within 2 s' in error.reason
 
 
 def http_date(seconds: float) -> str:

@@ -284,8 +284,8 @@ def test_prune_waits_for_who_uses_the_store(box: LagoSandbox) -> None:
             store=box.store,
         )
         init_well(other)
-        user.communicate('go\n', timeout=20)
-    out, err = prune.communicate(timeout=60)
+        user.communicate('go\n', timeout=120)
+    out, err = prune.communicate(timeout=120)
     assert prune.returncode == 0, out + err
     assert 'lab:iscsi:v1' not in box.stored()
 

@@ -7,12 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
 
-from hypothesis import settings
 from hypothesis import strategies as st
 
-# A busy machine is no fault of the code: no deadline for a single example.
-settings.register_profile('unit', deadline=None)
-settings.load_profile('unit')
 
 GIB = 2**30
 

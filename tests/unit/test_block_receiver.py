@@ -300,7 +300,7 @@ def random_parts(seed: int, count: int, size: int) -> List[bytes]:
     connections=st.integers(1, 4),
     cuts=st.lists(st.none() | st.integers(1, 200_000), max_size=8),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_right_whatever_breaks(
     tmp_path_factory: pytest.TempPathFactory, compression: Optional[str],
     seed: int, count: int, connections: int, cuts: List[Optional[int]],
@@ -333,7 +333,7 @@ def test_right_whatever_breaks(
     seed=st.integers(0, 10**6), stop_at=st.floats(0, 1),
     connections=st.integers(1, 4),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_stopped_and_continued(
     tmp_path_factory: pytest.TempPathFactory, compression: Optional[str],
     seed: int, stop_at: float, connections: int,
@@ -364,7 +364,7 @@ def test_stopped_and_continued(
     seed=st.integers(0, 10**6), stop_at=st.floats(0, 1),
     connections=st.integers(2, 4),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_in_order_stopped_and_continued(
     tmp_path_factory: pytest.TempPathFactory, compression: str,
     seed: int, stop_at: float, connections: int,

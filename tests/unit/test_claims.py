@@ -203,7 +203,7 @@ class Receiving(RuleBasedStateMachine):
 
 TestReceiving = Receiving.TestCase
 TestReceiving.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None,
+    max_examples=150, stateful_step_count=40,
 )
 
 

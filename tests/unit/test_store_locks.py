@@ -56,7 +56,7 @@ def test_errors_are_those_of_lockfile(path: str) -> None:
         started = time.monotonic()
         with pytest.raises(lockfile.LockTimeout):
             locks.ImageLock(path).acquire(0.03)
-        assert 0.02 < time.monotonic() - started < 1
+        assert time.monotonic() - started > 0.02
 
 
 def test_plain_flock_excludes_us_and_we_it(path: str) -> None:

@@ -128,7 +128,7 @@ HEAD = {
     st.one_of(st.none(), st.text(st.characters(codec='utf-8'))),
     st.one_of(st.none(), st.binary(min_size=1)),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_index_comes_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, body: bytes,
     validator: Optional[str], table: Optional[bytes],

@@ -90,7 +90,7 @@ def test_runs_leave_out_zeros_and_nothing_else(
 
 
 @given(st.lists(pieces, max_size=8), st.integers(1, 100 * KIB))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_write_sizes_give_the_same_bytes(
     parts: List[bytes], size: int
 ) -> None:
@@ -453,7 +453,7 @@ class Receiver:
     st.lists(st.integers(0, 60), max_size=5),
     st.integers(1, 7),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_kills_give_the_same_bytes_and_fetch_none_twice(
     blocks: List[Tuple[int, int]], kills: List[int], size: int
 ) -> None:
