@@ -222,14 +222,17 @@ def _carry_out(
     plan: Plan, store: Store, sources: Sources, stream: TextIO
 ) -> None:
     """Show the plan, and fetch what is missing if it fits."""
-    from . import report  # rich costs more than most lago commands do
+    # rich costs more than most lago commands do
+    from . import report, report_progress
 
     console = report.make_console(stream)
     report.print_plan(plan, console)
     plan.check_room()
     check_offline(plan, sources)
     if plan.missing:
-        progress = report.make_progress(sources.settings.progress, console)
+        progress = report_progress.make_progress(
+            sources.settings.progress, console
+        )
         with progress:
             fetch_missing(plan, store, sources, progress)
 

@@ -1,4 +1,4 @@
-"""The plan and the progress as people see them, on a terminal or in a log.
+"""The plan as people see it, on a terminal or in a log.
 
 All of it goes to one stream, stderr under `lago init`; rich decides about
 colours (NO_COLOR is honoured) and we keep to 80 columns where it does not
@@ -7,8 +7,7 @@ know the width, as in a CI log.
 
 from __future__ import annotations
 
-import time
-from typing import IO, Any, Dict, NamedTuple, Optional, Sequence, Set
+from typing import IO, Dict, Optional, Sequence, Set
 
 from rich.console import Console
 from rich.text import Text
@@ -27,9 +26,6 @@ TREE_COLUMNS = 46
 
 #: A plan with more layers lists only those that are concerned.
 LISTED_LAYERS = 50
-
-#: A log gets a line for a running layer when that much time has passed.
-LINE_SECONDS = 5
 
 STATES = {
     State.PRESENT: ('present', 'green'),
@@ -136,121 +132,3 @@ def _certainty(plan: Plan, what: str) -> str:
     if any(getattr(layer, what) is None for layer in plan.missing):
         return 'at least '
     return '' if plan.exact or what == 'fetch' else 'at most '
-
-
-class Words(NamedTuple):
-    """What is done to images, and what has been done."""
-
-    doing: str = 'fetching'
-    done: str = 'in the store'
-
-
-class NoProgress:
-    """Shows only what people should know."""
-
-    def __init__(self, console: Console, words: Words = Words()) -> None:
-        self._console = console
-        self._words = words
-
-    def __enter__(self) -> NoProgress:
-        return self
-
-    def __exit__(self, *exc: Any) -> None:
-        pass
-
-    def begin(self, name: str, total: Optional[int], done: int) -> None:
-        pass
-
-    def advance(self, name: str, count: int) -> None:
-        pass
-
-    def wait(self, name: str, reason: str) -> None:
-        pass
-
-    def end(self, name: str, outcome: str) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        self._console.print(text)
-
-
-class LineProgress(NoProgress):
-    """A plain line when a layer starts and ends, and now and then between."""
-
-    def __init__(self, console: Console, words: Words = Words()) -> None:
-        super().__init__(console, words)
-        self._counts: Dict[str, Count] = {}
-
-    def begin(self, name: str, total: Optional[int], done: int) -> None:
-        self._counts[name] = Count(total, done)
-        here = f', {size_text(done)} of it are here' if done else ''
-        self._say(name, f'{self._words.doing} {size_text(total)}{here}')
-
-    def advance(self, name: str, count: int) -> None:
-        so_far = self._counts[name].advance(count)
-        if so_far:
-            self._say(name, so_far)
-
-    def wait(self, name: str, reason: str) -> None:
-        self._say(name, f'waiting for {reason}')
-
-    def end(self, name: str, outcome: str) -> None:
-        count = self._counts.pop(name, None)
-        if outcome == 'fetched':
-            outcome = self._words.done
-            outcome += f', {count.in_all()}' if count else ''
-        self._say(name, outcome)
-
-    def _say(self, name: str, text: str) -> None:
-        self._console.print(f'{label(name)}: {text}')
-
-
-class Count:
-    """How far a layer is, how fast, and when that was last said."""
-
-    def __init__(self, total: Optional[int], done: int) -> None:
-        self._total = total
-        self._first = self._done = done
-        self._began = self._said = self._last = time.monotonic()
-
-    def advance(self, count: int) -> Optional[str]:
-        """Count; return what to say when it is time to say something."""
-        self._done += count
-        self._last = time.monotonic()
-        if self._last < self._said + LINE_SECONDS:
-            return None
-        self._said = self._last
-        text = size_text(self._done)
-        if self._total:
-            percent = min(self._done * 100 // self._total, 100)
-            text = f'{percent} %, {text} of {size_text(self._total)}'
-        return f'{text}, {self._speed()}'
-
-    def in_all(self) -> str:
-        """Return what was fetched, how long that took and how fast."""
-        seconds = self._last - self._began
-        fetched = size_text(self._done - self._first)
-        return f'{fetched} in {seconds:.1f} s, {self._speed()}'
-
-    def _speed(self) -> str:
-        seconds = max(self._last - self._began, 0.001)
-        return f'{size_text((self._done - self._first) / seconds)}/s'
-
-
-def label(name: str) -> str:
-    """The name without its repository: 80 columns are few."""
-    return name.split(':', 1)[-1]
-
-
-def make_progress(
-    kind: str, console: Console, words: Words = Words()
-) -> NoProgress:
-    """Return the display for a `progress` setting."""
-    if kind == 'none':
-        return NoProgress(console, words)
-    if kind == 'bar' or (kind == 'auto' and console.is_terminal):
-        # It takes longer than a plan where nothing is missing.
-        from .report_bars import BarProgress
-
-        return BarProgress(console, words)
-    return LineProgress(console, words)

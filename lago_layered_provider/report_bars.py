@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional
+from typing import Dict, Optional, Tuple
 
 from rich.console import Console
 from rich.progress import (
@@ -19,9 +19,18 @@ from rich.table import Column
 from rich.text import Text
 
 from .core.sizes import size_text
-from .report import Count, LineProgress, Words, label
+from .report_progress import Count, Lines, Words, label
 
 LABEL_COLUMNS = 26
+
+#: What the widest sizes take: 1,023.9/1,023.9 MiB.
+SIZE_COLUMNS = 19
+
+#: A terminal that is narrower has no column for speed and time.
+WIDE_COLUMNS = 80
+
+#: A terminal that is narrower has no bars, only numbers.
+BAR_COLUMNS = 56
 
 
 class _SpeedColumn(ProgressColumn):
@@ -29,46 +38,75 @@ class _SpeedColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         if task.finished:
-            return Text('fetched', style='green')
+            return Text('complete', style='green')
         return Text(f'{size_text(task.speed)}/s' if task.speed else '')
 
 
-class BarProgress(LineProgress):
-    """A bar for each running layer, for terminals."""
+def _whole() -> Column:
+    """Return a column whose numbers are never cut."""
+    return Column(no_wrap=True)
+
+
+def choose_columns(width: int) -> Tuple[ProgressColumn, ...]:
+    """Return as many columns as a terminal of that width has room for."""
+    name = TextColumn(
+        '{task.description}', markup=False, table_column=Column(
+            no_wrap=True, overflow='ellipsis',
+            max_width=max(1, min(LABEL_COLUMNS, width - SIZE_COLUMNS - 2)),
+        ),
+    )
+    size = DownloadColumn(binary_units=True, table_column=_whole())
+    if width < BAR_COLUMNS:
+        return name, size
+    bar = BarColumn(bar_width=None)
+    if width < WIDE_COLUMNS:
+        return name, bar, size
+    return name, bar, size, _SpeedColumn(_whole()), TimeRemainingColumn(
+        compact=True, elapsed_when_finished=True, table_column=_whole(),
+    )
+
+
+class Bars(Lines):
+    """A bar for each running layer, and the lines of those that ended."""
 
     def __init__(self, console: Console, words: Words = Words()) -> None:
         super().__init__(console, words)
+        self._width = console.width
         self._bars = Progress(
-            TextColumn('{task.description}', table_column=Column(
-                no_wrap=True, overflow='ellipsis', max_width=LABEL_COLUMNS,
-            )),
-            BarColumn(bar_width=None),
-            DownloadColumn(binary_units=True),
-            _SpeedColumn(),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            console=console,
-            transient=True,
+            *choose_columns(self._width), console=console, transient=True,
+            auto_refresh=False,
         )
         self._tasks: Dict[str, TaskID] = {}
 
-    def __enter__(self) -> BarProgress:
+    def start(self) -> None:
         self._bars.start()
-        return self
 
-    def __exit__(self, *exc: Any) -> None:
-        self._bars.stop()
-
-    def begin(self, name: str, total: Optional[int], done: int) -> None:
-        self._counts[name] = Count(total, done)
+    def begin(
+        self, name: str, total: Optional[int], done: int, now: float
+    ) -> None:
+        self._counts[name] = Count(total, done, now)
         self._tasks[name] = self._bars.add_task(
             label(name), total=total, completed=done
         )
 
-    def advance(self, name: str, count: int) -> None:
-        self._counts[name].advance(count)
+    def advance(self, name: str, count: int, now: float) -> None:
+        self._counts[name].advance(count, now)
         self._bars.advance(self._tasks[name], count)
+
+    def drop(self, name: str) -> None:
+        super().drop(name)
+        self._bars.remove_task(self._tasks.pop(name))
 
     def end(self, name: str, outcome: str) -> None:
         if name in self._tasks:
             self._bars.remove_task(self._tasks.pop(name))
         super().end(name, outcome)
+
+    def refresh(self) -> None:
+        if self._width != self._console.width:
+            self._width = self._console.width
+            self._bars.columns = choose_columns(self._width)
+        self._bars.refresh()
+
+    def stop(self) -> None:
+        self._bars.stop()

@@ -6,22 +6,23 @@ import collections
 import textwrap
 import threading
 import time
-from typing import Any, List, Optional, Sequence
+from typing import Any, List, Sequence
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.text import Text
 
 from .core.audit import State, Verdict
 from .core.sizes import size_text
+from .report_progress import Words, make_progress
 
 COLUMNS = 80
 
 #: Who is done before that need not see that it has begun.
 QUIET_SECONDS = 1.0
 
-#: A log gets a line when so much time has passed.
-LINE_SECONDS = 5
+#: What a check is called beside a bar, and what the progress says.
+NAME = 'checking'
+WORDS = Words('reading', 'read', 'read')
 
 STYLES = {
     State.INTACT: 'green',
@@ -79,26 +80,18 @@ class Watch:
     def __init__(self, kind: str, total: int, console: Console) -> None:
         self.count = 0
         self._total = total
-        self._console = console
+        self._progress = make_progress(kind, console, WORDS)
         self._lock = threading.Lock()
-        self._silent = kind == 'none'
+        self._shown = False
         self._began = time.monotonic()
-        self._next = self._began + QUIET_SECONDS
-        self._bars: Optional[Progress] = None
-        if kind == 'bar' or (kind == 'auto' and console.is_terminal):
-            self._bars = Progress(
-                TextColumn('{task.description}'), BarColumn(bar_width=None),
-                DownloadColumn(binary_units=True),
-                console=console, transient=True,
-            )
-            self._bars.add_task('checking', total=total)
 
     def __enter__(self) -> Watch:
         return self
 
     def __exit__(self, *exc: Any) -> None:
-        if self._bars and self._bars.live.is_started:
-            self._bars.stop()
+        with self._lock:
+            if self._shown:
+                self._progress.__exit__(*exc)
 
     @property
     def seconds(self) -> float:
@@ -108,19 +101,10 @@ class Watch:
     def advance(self, count: int) -> None:
         """Count bytes that were read."""
         with self._lock:
+            if not self._shown and self.seconds >= QUIET_SECONDS:
+                self._shown = True
+                self._progress.__enter__()
+                self._progress.begin(NAME, self._total, self.count)
             self.count += count
-            if not self._silent and time.monotonic() >= self._next:
-                self._show()
-
-    def _show(self) -> None:
-        if self._bars:
-            if not self._bars.live.is_started:
-                self._bars.start()
-            self._bars.update(self._bars.task_ids[0], completed=self.count)
-            return
-        self._next = time.monotonic() + LINE_SECONDS
-        percent = min(self.count * 100 // max(self._total, 1), 100)
-        self._console.print(
-            f'checking: {percent} %, {size_text(self.count)} of '
-            f'{size_text(self._total)}'
-        )
+            if self._shown:
+                self._progress.advance(NAME, count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .. import report
+from .. import report, report_progress
 from ..core.sizes import size_text
 from ..publishing.mirroring import Copy, mirror
 from ..publishing.place import INDEX
@@ -13,13 +13,13 @@ from .context import Context
 from .planning import parse_word
 
 #: What the progress says here.
-WORDS = report.Words('fetching', 'copied')
+WORDS = report_progress.Words('fetching', 'copied')
 
 
 def run_mirror(context: Context) -> int:
     """Copy templates into a directory that can be served as it is."""
     args = context.args
-    progress = report.make_progress(
+    progress = report_progress.make_progress(
         context.settings.progress, report.make_console(sys.stderr), WORDS
     )
     with progress:

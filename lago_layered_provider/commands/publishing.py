@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, Dict, Tuple
 
-from .. import report, report_tables
+from .. import report, report_progress, report_tables
 from ..core import errors
 from ..core.model import Image
 from ..core.sizes import size_text
@@ -14,7 +14,7 @@ from ..publishing.options import Options
 from .context import Context
 
 #: What the progress says here.
-WORDS = report.Words('packing', 'packed')
+WORDS = report_progress.Words('packing', 'packed')
 
 
 def run_create(context: Context) -> int:
@@ -29,7 +29,7 @@ def publish_directory(context: Context, directory: str) -> int:
         PublishError: with all that is in the way.
     """
     console = report.make_console(sys.stderr)
-    progress = report.make_progress(
+    progress = report_progress.make_progress(
         context.settings.progress, console, WORDS
     )
     with progress:

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any, Dict, List, Sequence
 
-from .. import report, report_verify, threads
+from .. import report, report_progress, report_verify, threads
 from ..core.audit import State, Verdict, judge, select_names
 from ..store import Auditor, Usage
 from .context import FAILED_STATUS, Context
@@ -103,7 +103,9 @@ def _repair(
     problems: List[str] = []
     sources = context.repository.sources(context.store)
     console = report.make_console(sys.stderr)
-    progress = report.make_progress(sources.settings.progress, console)
+    progress = report_progress.make_progress(
+        sources.settings.progress, console
+    )
     context.store.prepare()
     # No prune may take away what is being fetched.
     with Usage(context.store.root).using(

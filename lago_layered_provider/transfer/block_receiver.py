@@ -67,13 +67,16 @@ class BlockReceiver:
             self._show()
 
     def _show(self) -> None:
-        """Tell people that it begins: others may have been served before."""
+        """Tell people that it begins: others may have been served before.
+
+        Under the lock, as no connection may bring a byte before.
+        """
         with self._jobs.changed:
-            shown, self._shown = self._shown, True
-        if not shown:
-            self._shared.progress.begin(
-                self._name, self._file.to_fetch, self.received
-            )
+            if not self._shown:
+                self._shown = True
+                self._shared.progress.begin(
+                    self._name, self._file.to_fetch, self.received
+                )
 
     @property
     def received(self) -> int:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import io
 import lzma
 import random
 import sys
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Tuple
 
@@ -27,6 +28,8 @@ from lago_layered_provider.core.errors import (
     Cancelled, LayeredError, TransferError,
 )
 from lago_layered_provider.core.model import Digest, Image, ImageRef
+from lago_layered_provider.report import make_console
+from lago_layered_provider.report_progress import Lines, make_progress
 from lago_layered_provider.store import Stage, Store
 from lago_layered_provider.transfer import ordered, retries
 from lago_layered_provider.transfer.block_receiver import (
@@ -581,16 +584,40 @@ def test_no_thread_stays(store: Store) -> None:
     assert threading.active_count() <= before, names
 
 
-@pytest.mark.parametrize('told', ['begin', 'advance', 'note'])
-def test_what_goes_wrong_while_people_are_told_ends_the_transfer(
+@pytest.mark.parametrize('told', ['begin', 'advance', 'note', 'refresh'])
+def test_what_goes_wrong_while_people_are_told_ends_no_transfer(
     told: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as a pipe that nobody reads any more."""
     def fail(*_: object) -> None:
         raise BrokenPipeError(told)
 
-    monkeypatch.setattr(Told, told, fail)
+    monkeypatch.setattr(Lines, told, fail)
+    stream = io.StringIO()
     file = make_file(None, random_parts(3, 4, 2 << 20))
     receiving = Receiving(store, file, Origin(file.data, [1000]))
-    with pytest.raises(BrokenPipeError, match=told):
+    with make_progress('line', make_console(stream)) as progress:
+        receiving.shared = replace(receiving.shared, progress=progress)
         receiving.run()
+    assert staged_bytes(store) == file.content
+    assert stream.getvalue().count('cannot be shown') == 1
+
+
+def test_people_hear_of_no_bytes_before_the_beginning(store: Store) -> None:
+    """Other connections are on their way while one announces the layer."""
+    brought = threading.Event()
+
+    class Slow(Told):
+        def begin(self, name: str, total: Optional[int], done: int) -> None:
+            assert not brought.wait(0.3)
+            super().begin(name, total, done)
+
+        def advance(self, name: str, count: int) -> None:
+            brought.set()
+            assert self.begun
+            super().advance(name, count)
+
+    file = make_file(None, random_parts(3, 4, 2 << 20))
+    told = Slow()
+    Receiving(store, file, Origin(file.data), told=told).run()
+    assert told.begun == [(len(file.data), 0)]
