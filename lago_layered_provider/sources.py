@@ -203,20 +203,26 @@ class Sources:
         from .providers.mirrored import Mirrored
 
         found, faults = self._places_of(image)
-        for fault in faults:
-            self.warn(
-                f'{image.location}: source {image.source}: {fault}; going on '
-                f'without it'
-            )
         if self.settings.offline:
             found = tuple(
                 place for place in found if place.type == LOCAL_TYPE
             ) or found
-        providers = [
-            make_provider(
-                place.type, place.args, timeout=self.settings.timeout
-            ) for place in found
-        ]
+        providers: List[Provider] = []
+        failures: List[errors.LayeredError] = []
+        for place in found:
+            try:
+                providers.append(make_provider(
+                    place.type, place.args, timeout=self.settings.timeout
+                ))
+            except errors.SettingsError as error:
+                failures.append(error)
+        if not providers:
+            raise failures[0]
+        for fault in (*faults, *(error.message for error in failures)):
+            self.warn(
+                f'{image.location}: source {image.source}: {fault}; going on '
+                f'without it'
+            )
         if len(providers) == 1:
             return providers[0]
         return Mirrored(providers, self.warn)

@@ -14,7 +14,7 @@ import functools
 import re
 from dataclasses import dataclass
 from typing import Any, Callable, List, Mapping, Optional, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from ..core.errors import SettingsError, TransferError
 from ..transfer.ports import Provider
@@ -136,11 +136,12 @@ def read_document(
     from .file import read_file_document
 
     if name == 'file':
-        parts = urlsplit(location)
-        if parts.netloc not in ('', 'localhost'):
+        host, slash, path = location.partition('://')[2].partition('/')
+        if host not in ('', 'localhost'):
             raise TransferError(location, 'it is on another host')
+        path = re.split('[?#]', slash + path)[0]
         return read_file_document(
-            unquote(parts.path), validator=validator, limit=limit
+            unquote(path), validator=validator, limit=limit
         )
     if name:
         raise TransferError(location, f'{name} URLs are not supported')

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import re
 import socket
 import ssl
 from typing import Iterator, NoReturn, Tuple
-from urllib.parse import urlsplit
 
 import requests
 from urllib3 import exceptions as urllib3_errors
 
 from ..core.errors import TransferError
-from .http_headers import parse_retry_after
+from .http_headers import parse_retry_after, parse_size
 
 #: An answer that is an error is read to its end when it is this short.
 SHORT_ANSWER_BYTES = 128 << 10
@@ -26,7 +26,9 @@ NETWORK_ERRORS = (
     OSError,  # requests.RequestException is one
     urllib3_errors.HTTPError,
     http.client.HTTPException,
-    UnicodeError,  # a host name that IDNA cannot encode
+    # An address or a header without sense: the parsers of Python and
+    # urllib3 let it through. A host name that IDNA cannot encode, too.
+    ValueError,
 )
 
 _BAD_REQUESTS = (
@@ -40,8 +42,8 @@ _BAD_REQUESTS = (
 
 
 def hide_password(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition('@')[2]).geturl()
+    """Return an address without its user and password, right or wrong."""
+    return re.sub('(?<=://)[^/?#]*@', '', url, count=1)
 
 
 def _explain(error: BaseException, timeout: float) -> Tuple[str, bool]:
@@ -71,6 +73,8 @@ def _explain(error: BaseException, timeout: float) -> Tuple[str, bool]:
             socket.timeout, requests.Timeout, urllib3_errors.TimeoutError,
         )):
             return where + f'no answer within {timeout:g} s', True
+    if type(error) is ValueError:
+        return where + f'no valid address or answer: {error}', False
     # A plain OSError without a number is a local one, such as a missing CA
     # bundle.
     local = type(error) is OSError and error.errno is None
@@ -94,8 +98,7 @@ def refuse(url: str, response: requests.Response) -> NoReturn:
     with contextlib.suppress(*NETWORK_ERRORS):
         # Reading a short answer to its end keeps the connection for the
         # next request; many look-ups end with a 404.
-        length = int(response.headers.get('Content-Length') or 0)
-        if length <= SHORT_ANSWER_BYTES:
+        if (parse_size(response.headers) or 0) <= SHORT_ANSWER_BYTES:
             response.raw.read(SHORT_ANSWER_BYTES, decode_content=False)
     response.close()
     raise TransferError(

@@ -84,7 +84,7 @@ class HttpStream:
                     data = self._read(size, decode_content=False)
         except TransferError as error:
             self._fail(error.reason, error)
-        except (AttributeError, ValueError) as error:
+        except AttributeError as error:
             # From a file object that was closed meanwhile.
             self._fail('the connection was closed', error)
         cut = self._stop is not None and self.total is not None

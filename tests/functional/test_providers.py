@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import socket
+import socketserver
 import ssl
 import subprocess
 import sys
@@ -649,6 +650,74 @@ def test_password_is_not_shown() -> None:
         fails(lambda: read_document(url, limit=1)),
     ):
         assert 'secret' not in str(error)
+
+
+# Answers and addresses without sense.
+
+HELLO = b'\r\n\r\nhello'
+LONG = b'9' * 5000
+SENSELESS = {
+    'length': b'404 Not Found\r\nContent-Length: abc' + HELLO,
+    'long length': b'404 Not Found\r\nContent-Length: ' + LONG + HELLO,
+    'negative length': b'404 Not Found\r\nContent-Length: -5' + HELLO,
+    'chunk': b'200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5' + HELLO,
+    'chunk of an error': (
+        b'404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n-5' + HELLO
+    ),
+    'long chunk': (
+        b'200 OK\r\nTransfer-Encoding: chunked\r\n\r\n' + LONG + HELLO
+    ),
+    'status': LONG + b' OK' + HELLO,
+    'redirect': b'302 Found\r\nLocation: http://[x' + HELLO,
+    'redirect to a long port': (
+        b'302 Found\r\nLocation: http://x:' + LONG + b'/' + HELLO
+    ),
+    'redirect to no host': b'302 Found\r\nLocation: http://\xff' + HELLO,
+}
+
+
+@contextlib.contextmanager
+def answering(answer: bytes) -> Iterator[str]:
+    """Give the same answer to every request."""
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1 << 16)
+            self.request.sendall(b'HTTP/1.1 ' + answer)
+
+    with socketserver.ThreadingTCPServer(
+        ('127.0.0.1', 0), Handler
+    ) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f'http://127.0.0.1:{server.server_address[1]}'
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize('answer', SENSELESS.values(), ids=SENSELESS)
+def test_an_answer_without_sense_is_one_error(answer: bytes) -> None:
+    with answering(answer) as url:
+        provider = HttpProvider(url, timeout=5)
+        fails(lambda: read_document(f'{url}/x', limit=99, timeout=5))
+        fails(lambda: read_all(provider.open('x', start=3, end=9)))
+        fails(lambda: read_all(provider.open('x')))
+
+
+@pytest.mark.parametrize('url', [
+    'http://[x/y', 'http://[::1/y', 'http://127.0.0.1:p/y',
+    f'http://127.0.0.1:{10**9}/y',
+    'http://x y/', 'http:///y', 'file://[x/y',
+])
+def test_an_address_without_sense_is_one_error(url: str) -> None:
+    error = fails(lambda: read_document(url, limit=99, timeout=5))
+    assert url in error.message
+    assert not error.retryable
+    if url.startswith('http'):
+        with pytest.raises((SettingsError, TransferError)):
+            make_provider('http', {'baseurl': url}).open('y')
 
 
 # Files.

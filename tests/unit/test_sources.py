@@ -1,0 +1,71 @@
+"""The providers of the sources that an index names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+import pytest
+
+from lago_layered_provider.core.errors import LayeredError
+from lago_layered_provider.core.model import Image
+from lago_layered_provider.core.wanted import Wanted
+from lago_layered_provider.repositories import ByPath
+from lago_layered_provider.settings import Settings
+from lago_layered_provider.sources import Sources
+
+ENTRY = {
+    'source': 'here', 'handle': 'base.qcow2', 'timestamp': 1, 'base': None,
+    'format': 'qcow2', 'compression': None, 'size': 4,
+    'sha256': 'ab' * 32, 'metadata': {},
+}
+
+#: Addresses of which no provider can be made.
+FAULTY = ['http://[bad/x/', 'http:///x/']
+
+
+def open_source(
+    tmp_path: Path, **source: Any
+) -> Tuple[Sources, Image, List[str]]:
+    """Return an image whose index names a source, and what is said."""
+    (tmp_path / 'base.qcow2').write_bytes(b'1234')
+    index: Dict[str, Any] = {
+        'name': 'lab', 'sources': {'here': source},
+        'templates': {'base': {'versions': {'v1': ENTRY}}},
+    }
+    path = tmp_path / 'repo.metadata'
+    path.write_text(json.dumps(index))
+    said: List[str] = []
+    sources = Sources([ByPath(str(path))], Settings(), said.append)
+    return sources, sources.find(Wanted('base')), said
+
+
+@pytest.mark.parametrize('faulty', FAULTY)
+@pytest.mark.parametrize('first', [False, True])
+def test_one_faulty_place_does_not_take_the_others_away(
+    first: bool, faulty: str, tmp_path: Path
+) -> None:
+    root = {'type': 'file', 'args': {'root': '.'}, 'mirrors': [faulty]}
+    if first:
+        root = {
+            'type': 'http', 'args': {'baseurl': faulty}, 'mirrors': ['.']
+        }
+    sources, image, said = open_source(tmp_path, **root)
+    assert sources.provider(image).stat(image.file).size == 4
+    note, = said
+    assert faulty in note
+    assert 'going on without it' in note
+
+
+@pytest.mark.parametrize('faulty', FAULTY)
+def test_without_any_place_the_source_is_faulty(
+    faulty: str, tmp_path: Path
+) -> None:
+    sources, image, said = open_source(
+        tmp_path, type='http', args={'baseurl': faulty}, mirrors=[faulty]
+    )
+    with pytest.raises(LayeredError, match='baseurl=') as caught:
+        sources.provider(image)
+    assert faulty in caught.value.message
+    assert said == []
