@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from typing import Dict, List, Mapping, Optional, Set
+from typing import Callable, Dict, List, Mapping, Optional, Set
 
 from ..core import errors
 from ..core.plan import Layer, Plan
@@ -64,7 +64,7 @@ def carry_out(
         raise
     finally:
         fetcher.close()
-    work.raise_failures()
+    work.check()
 
 
 class _Work:
@@ -101,19 +101,37 @@ class _Work:
             layer = self._next()
             if layer is None:
                 return
-            try:
-                self._fetcher.fetch(layer)
-                self._commit(layer)
-            except errors.Cancelled:
-                return
-            except BaseException as error:  # named by raise_failures
+            ready = self._try(self._stage, layer)
+            while ready:
+                ready += self._try(self._commit, ready.pop())
+
+    def check(self) -> None:
+        """Raise what went wrong, and what is not visible for all that."""
+        errors.raise_all(list(self._failures.values()))
+        lost = [
+            layer.name for layer in self._plan.layers
+            if layer.name not in self._visible
+            or self._store.find(layer.name) is None
+        ]
+        if lost:
+            raise errors.StoreError(
+                f'Not in the store after the transfer: {", ".join(lost)}.',
+                hint='Run it again; what was fetched is kept.',
+            )
+
+    def _try(
+        self, step: Callable[[Layer], List[Layer]], layer: Layer
+    ) -> List[Layer]:
+        """Take a step; return the layers that can be made visible then."""
+        try:
+            return step(layer)
+        except BaseException as error:  # raised by `check`
+            # What fails because the user stopped it is no news.
+            if not self._fetcher.cancelled.is_set():
                 with self._lock:
                     self._failures[layer.name] = error
                 self._progress.end(layer.name, 'failed')
-
-    def raise_failures(self) -> None:
-        """Raise what went wrong, if anything did."""
-        errors.raise_all(list(self._failures.values()))
+            return []
 
     def _next(self) -> Optional[Layer]:
         with self._lock:
@@ -132,36 +150,32 @@ class _Work:
             base = self._plan.layer(base).base
         return False
 
-    def _commit(self, layer: Layer) -> None:
-        """Make a staged layer visible, and all that waited for it."""
-        ready = self._take_ready(layer)
-        while ready:
-            each = ready.pop()
-            assert each.image is not None
-            self._store.commit(
-                each.name,
-                base=each.base,
-                metadata=dict(each.image.metadata or {}),
-                cancelled=self._fetcher.cancelled,
-                timeout=self._limits.lock_timeout,
-                waiting=functools.partial(self._progress.wait, each.name),
-            )
-            self._progress.end(each.name, 'fetched')
-            ready.extend(self._take_children(each.name))
-
-    def _take_ready(self, layer: Layer) -> List[Layer]:
+    def _stage(self, layer: Layer) -> List[Layer]:
+        """Fetch a layer; return it if its base is visible."""
+        self._fetcher.fetch(layer)
         with self._lock:
             if layer.base is None or layer.base in self._visible:
                 return [layer]
             self._staged[layer.name] = layer
             return []
 
-    def _take_children(self, name: str) -> List[Layer]:
+    def _commit(self, layer: Layer) -> List[Layer]:
+        """Make a staged layer visible; return those that waited for it."""
+        assert layer.image is not None
+        self._store.commit(
+            layer.name,
+            base=layer.base,
+            metadata=dict(layer.image.metadata or {}),
+            cancelled=self._fetcher.cancelled,
+            timeout=self._limits.lock_timeout,
+            waiting=functools.partial(self._progress.wait, layer.name),
+        )
+        self._progress.end(layer.name, 'fetched')
         with self._lock:
-            self._visible.add(name)
+            self._visible.add(layer.name)
             children = [
-                layer for layer in self._staged.values()
-                if layer.base == name
+                each for each in self._staged.values()
+                if each.base == layer.name
             ]
             for child in children:
                 del self._staged[child.name]

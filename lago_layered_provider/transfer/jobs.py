@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 from typing import Callable, Optional
 
-from ..core import errors
 from .shared import Shared
 
 #: How soon it is seen that all shall end.
 WAKE_SECONDS = 0.5
 
 
+class Over(Exception):
+    """A job ends because its image does; why is for `Jobs.wait` to raise."""
+
+
 class Jobs:
-    """The jobs of one image.
+    """The jobs of one image, and the thread that waits for it.
 
     Attributes:
         changed: notified when a job has ended; who shares what the jobs use
@@ -29,10 +32,26 @@ class Jobs:
         self._error: Optional[BaseException] = None
 
     def check(self) -> None:
-        """Raise Cancelled when the jobs shall end."""
+        """End the job that calls it when the jobs shall end.
+
+        Raises:
+            Cancelled: the user stopped all of them.
+            Over: those of this image.
+        """
         self._shared.check()
         if self.over:
-            raise errors.Cancelled('stopped')
+            raise Over
+
+    def raise_failure(self) -> None:
+        """Raise what ends the image; for the thread that waits for it.
+
+        Raises:
+            Cancelled: the user stopped all images.
+            BaseException: the first error of a job.
+        """
+        self._shared.check()
+        if self._error is not None:
+            raise self._error
 
     def begin(self) -> None:
         """Note that a job begins."""
@@ -48,8 +67,7 @@ class Jobs:
     def fail(self, error: BaseException) -> None:
         """Let all jobs end; `wait` raises the first error of them."""
         with self.changed:
-            if not isinstance(error, errors.Cancelled):
-                self._error = self._error or error
+            self._error = self._error or error
             self.over = True
             self.changed.notify_all()
 
@@ -58,9 +76,9 @@ class Jobs:
         self.begin()
         try:
             self._shared.pool.run(lambda: self._run(job))
-        except RuntimeError:  # no thread is left: all shall end
+        except BaseException as error:  # raised by `wait`
+            self.fail(error)
             self.end()
-            self.fail(errors.Cancelled('stopped'))
 
     def _run(self, job: Callable[[], None]) -> None:
         try:
@@ -77,17 +95,12 @@ class Jobs:
         return not self._active
 
     def wait(self, is_due: Callable[[], bool]) -> None:
-        """Wait until something is due, or a job has failed.
-
-        Raises:
-            Cancelled: all shall end.
-        """
+        """Wait until something is due; raise as `raise_failure` does."""
         with self.changed:
-            while self._error is None and not is_due():
-                self._shared.check()
+            self.raise_failure()
+            while not is_due():
                 self.changed.wait(WAKE_SECONDS)
-        if self._error is not None:
-            raise self._error
+                self.raise_failure()
 
     def stop(self) -> None:
         """Let all jobs end, and wait until they have."""

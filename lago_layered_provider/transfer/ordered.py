@@ -107,7 +107,7 @@ class Ordered(Target):
             with self._jobs.changed:
                 chunks, self._chunks[part] = self._chunks[part], []
             for chunk in chunks:
-                self._jobs.check()
+                self._jobs.raise_failure()
                 self._receiver.feed(chunk)
             if self._receiver.offset < part.block.end:
                 return

@@ -559,6 +559,48 @@ def test_no_retries_are_left(store: Store) -> None:
     assert len(origin.opened) < 30
 
 
+class Expiring(Origin):
+    """A source that answers three requests, and then refuses all.
+
+    Args:
+        begun: is waited for before.
+    """
+
+    def __init__(self, data: bytes, begun: threading.Event) -> None:
+        super().__init__(data)
+        self._begun = begun
+
+    def open(
+        self, path: str, *, start: int = 0, end: Optional[int] = None,
+        validator: Optional[str] = None,
+    ) -> Stream:
+        if len(self.opened) == 3:
+            assert self._begun.wait(SECONDS)
+            raise TransferError('memory', 'it has expired', status=403)
+        return super().open(path, start=start, end=end, validator=validator)
+
+
+@pytest.mark.parametrize('compression', IN_ORDER)
+def test_the_reason_is_raised_whoever_is_stopped_by_it(
+    compression: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection fails while the image's own thread decodes."""
+    work = ordered.Ordered.work
+    begun = threading.Event()
+
+    def work_when_it_has_failed(target: ordered.Ordered) -> None:
+        jobs = target._jobs
+        begun.set()
+        with jobs.changed:
+            assert jobs.changed.wait_for(lambda: jobs.over, SECONDS)
+        work(target)
+
+    monkeypatch.setattr(ordered.Ordered, 'work', work_when_it_has_failed)
+    file = make_file(compression, [random.Random(7).randbytes(600_000)])
+    with pytest.raises(TransferError, match='it has expired'):
+        Receiving(store, file, Expiring(file.data, begun)).run()
+
+
 @pytest.mark.parametrize('compression', [*BLOCKS, *IN_ORDER])
 def test_a_damaged_block_ends_it(
     compression: Optional[str], store: Store

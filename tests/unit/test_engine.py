@@ -1,0 +1,144 @@
+"""A plan is carried out, or there is an error that says why not."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Tuple
+
+import pytest
+
+from lago_layered_provider.core import errors
+from lago_layered_provider.core.model import ImageRef
+from lago_layered_provider.core.plan import Layer, Plan, Room, State
+from lago_layered_provider.store import Store
+from lago_layered_provider.transfer.engine import carry_out
+from lago_layered_provider.transfer.fetch import Limits
+from tests.unit.test_block_receiver import File, Origin, Told, make_file
+
+LIMITS = Limits(
+    jobs=2, connections=2, blocks=2, retries=0, lock_timeout=10,
+)
+
+
+class Ends(Told):
+    """How the layers ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended: List[Tuple[str, str]] = []
+
+    def end(self, name: str, outcome: str) -> None:
+        self.ended.append((name, outcome))
+
+
+@pytest.fixture(name='store')
+def fixture_store(tmp_path: Path) -> Store:
+    store = Store(str(tmp_path))
+    store.prepare()
+    return store
+
+
+def raw_file(name: str) -> File:
+    file = make_file(None, [random.Random(name).randbytes(100_000)])
+    return replace(file, image=replace(
+        file.image, ref=ImageRef('repo', name, 'v1'), handle=name,
+        compressed_size=None,
+    ))
+
+
+def plan_of(files: Dict[str, File], store: Store) -> Plan:
+    return Plan(tuple(
+        Layer(
+            f'repo:{name}:v1', None, State.MISSING, file.image,
+            len(file.data), len(file.content),
+        ) for name, file in files.items()
+    ), (), Room(store.root, 1 << 30))
+
+
+def fetch(
+    store: Store, told: Ends, *names: str, broken: Tuple[str, ...] = ()
+) -> None:
+    files = {name: raw_file(name) for name in names}
+    carry_out(
+        plan_of(files, store), {
+            f'repo:{name}:v1': Origin(
+                file.data, [0] * 9 if name in broken else []
+            ) for name, file in files.items()
+        }, store, limits=LIMITS, progress=told,
+    )
+
+
+def test_what_can_be_had_is_had(store: Store) -> None:
+    told = Ends()
+    with pytest.raises(errors.TransferError, match='it broke'):
+        fetch(store, told, 'a', 'b', 'c', broken=('b',))
+    assert [
+        name for name in 'abc' if store.find(f'repo:{name}:v1')
+    ] == ['a', 'c']
+    assert sorted(told.ended) == [
+        ('repo:a:v1', 'fetched'), ('repo:b:v1', 'failed'),
+        ('repo:c:v1', 'fetched'),
+    ]
+
+
+class Stopping(Store):
+    """A store that is told to stop, although no user has done so."""
+
+    @contextlib.contextmanager
+    def stage(self, name: str, **options: Any) -> Iterator[Any]:
+        raise errors.Cancelled(f'{name} was stopped')
+        yield
+
+
+def test_nothing_but_the_user_stops_in_silence(store: Store) -> None:
+    told = Ends()
+    with pytest.raises(errors.Cancelled, match='a:v1 was stopped'):
+        fetch(Stopping(store.root), told, 'a')
+    assert told.ended == [('repo:a:v1', 'failed')]
+
+
+class Forgetful(Store):
+    """A store that does not do what it says."""
+
+    def commit(self, name: str, **options: Any) -> Any:
+        return None
+
+    @contextlib.contextmanager
+    def stage(self, name: str, **options: Any) -> Iterator[Any]:
+        yield None
+
+
+def test_what_is_not_there_at_the_end_is_an_error(store: Store) -> None:
+    with pytest.raises(errors.StoreError, match='repo:a:v1, repo:b:v1'):
+        fetch(Forgetful(store.root), Ends(), 'a', 'b')
+
+
+class Full(Forgetful):
+    """A store that cannot make one image visible."""
+
+    def commit(self, name: str, **options: Any) -> Any:
+        if name == 'repo:layer:v1':
+            raise errors.StoreError('no room for the layer')
+
+
+def test_the_layer_that_failed_is_named(store: Store) -> None:
+    """Not its base, whose commit has led to that of the layer."""
+    told = Ends()
+    base, layer = plan_of(
+        {name: raw_file(name) for name in ('base', 'layer')}, store
+    ).layers
+    # The larger one is fetched first, and waits for its base.
+    layer = replace(layer, base=base.name, fetch=1 << 20)
+    origin = Origin(b'')
+    with pytest.raises(errors.StoreError, match='no room for the layer'):
+        carry_out(
+            Plan((base, layer), (), Room(store.root, 1 << 30)),
+            {base.name: origin, layer.name: origin}, Full(store.root),
+            limits=replace(LIMITS, jobs=1), progress=told,
+        )
+    assert told.ended == [
+        ('repo:base:v1', 'fetched'), ('repo:layer:v1', 'failed'),
+    ]
