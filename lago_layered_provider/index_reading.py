@@ -37,6 +37,9 @@ UNSIGNED_HINT = (
 T = TypeVar('T')
 Warn = Callable[[str], None]
 
+#: Told of a failure, and what comes next.
+Tell = Callable[[errors.TransferError, str], None]
+
 
 @dataclass(frozen=True)
 class Fetched:
@@ -72,7 +75,7 @@ def read_index(
         return index.open_index(kept.body, location, kept.table)
     kept = _without_bad(kept, location, settings)
     try:
-        fetched = fetch_index(location, settings, kept)
+        fetched = fetch_index(location, settings, kept, warn)
     except errors.TransferError as error:
         if kept is None or _is_answer(error):
             raise
@@ -93,26 +96,36 @@ def read_index(
 
 
 def fetch_index(
-    location: str, settings: Settings, kept: Optional[KeptIndex] = None
+    location: str, settings: Settings, kept: Optional[KeptIndex] = None,
+    warn: Optional[Warn] = None,
 ) -> Fetched:
     """Read an index, unless it is as it was kept; with a keyring, check it.
 
     An index and its signature are two files: both are read once more where
-    they do not belong together, since they may just have been replaced.
+    they do not belong together, since they may just have been replaced, or
+    one of them came out of a cache.
+
+    Args:
+        warn: told of each pause between two tries.
 
     Raises:
         TransferError: it cannot be had.
         SignatureRefused: it is not signed as the keyring demands.
     """
-    found = _read(location, settings, kept)
+    def tell(error: errors.TransferError, pause: str) -> None:
+        if warn:
+            warn(f'{error.message}; {pause}')
+
+    server = _Server(location, settings, kept, tell)
+    found = server.read_index()
     if not settings.keyring or found.body is None:
         return Fetched(found.body, None, found.validator)
     try:
-        signature = _read_signature(location, settings, kept)
+        signature = server.read_signature()
         check_signature(location, found.body, signature, settings)
     except errors.SignatureRefused:
-        found = _read(location, settings, None)
-        signature = _read_signature(location, settings, None)
+        found = server.read_index(fresh=True)
+        signature = server.read_signature(fresh=True)
         check_signature(location, found.body or b'', signature, settings)
     return Fetched(found.body, signature, found.validator)
 
@@ -183,16 +196,25 @@ def is_remote(location: str) -> bool:
     return scheme is not None and scheme.group(1).lower() != 'file'
 
 
-def try_again(action: Callable[[], T], retries: int) -> T:
-    """Run a small request again while that can help."""
-    for failures in range(retries):
+def try_again(
+    action: Callable[[], T], retries: int, tell: Optional[Tell] = None
+) -> T:
+    """Run a small request again while that can help, as for images.
+
+    Args:
+        tell: called before each pause.
+    """
+    from .transfer.retries import Retries
+
+    tries = Retries(retries, 0)
+    while True:
         try:
             return action()
         except errors.TransferError as error:
-            if not error.retryable:
-                raise
-        time.sleep(min(0.2 * 2 ** failures, 5))
-    return action()
+            seconds = tries.next_pause(error, 0)
+            if tell:
+                tell(error, tries.describe(seconds))
+        time.sleep(seconds)
 
 
 def _without_bad(
@@ -214,57 +236,71 @@ def _is_answer(error: errors.TransferError) -> bool:
     An answer such as 404 says more than what was kept; a name that is not
     known is what a laptop without a network gets.
     """
-    if error.status is None or error.status >= 500:
+    if error.status is None or error.status >= 500 or error.retryable:
         return False
-    if not error.retryable:
-        error.hint = INDEX_HINT
+    error.hint = INDEX_HINT
     return True
 
 
-def _read(
-    location: str, settings: Settings, kept: Optional[KeptIndex]
-) -> Document:
-    return _read_document(
-        location, settings, kept, kept.validator if kept else None,
-        index.MAX_INDEX_BYTES,
-    )
+class _Server:
+    """Where an index is, and its signature beside it.
 
+    Args:
+        kept: what can be used if nobody answers.
+        tell: called before each pause between two tries.
+    """
 
-def _read_signature(
-    location: str, settings: Settings, kept: Optional[KeptIndex]
-) -> Optional[bytes]:
-    """Return what is beside an index, None where nothing is."""
-    try:
-        return _read_document(
-            places.signature_of(location), settings, kept, None,
-            MAX_SIGNATURE_BYTES,
-        ).body
-    except errors.TransferError as error:
-        if error.status == 404:
-            return None
-        raise
+    def __init__(
+        self, location: str, settings: Settings, kept: Optional[KeptIndex],
+        tell: Optional[Tell],
+    ) -> None:
+        self._location = location
+        self._settings = settings
+        self._kept = kept
+        self._tell = tell
 
+    def read_index(self, fresh: bool = False) -> Document:
+        """Return the index.
 
-def _read_document(
-    location: str,
-    settings: Settings,
-    kept: Optional[KeptIndex],
-    validator: Optional[str],
-    limit: int,
-) -> Document:
-    from .providers import read_document
+        Args:
+            fresh: not as it was kept, nor out of a cache on the way.
+        """
+        kept = None if fresh else self._kept
+        return self._read(
+            self._location, index.MAX_INDEX_BYTES, fresh,
+            kept.validator if kept else None,
+        )
 
-    if kept is None:
-        return try_again(lambda: read_document(
-            location, limit=limit, timeout=settings.timeout
-        ), settings.retries)
-    # Nobody should wait long for a server that can be done without.
-    return read_document(
-        location,
-        validator=validator,
-        limit=limit,
-        timeout=min(settings.timeout, KEPT_TIMEOUT_SECONDS),
-    )
+    def read_signature(self, fresh: bool = False) -> Optional[bytes]:
+        """Return what is beside the index, None where nothing is."""
+        try:
+            return self._read(
+                places.signature_of(self._location), MAX_SIGNATURE_BYTES,
+                fresh,
+            ).body
+        except errors.TransferError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def _read(
+        self, location: str, limit: int, fresh: bool,
+        validator: Optional[str] = None,
+    ) -> Document:
+        from .providers import read_document
+
+        settings = self._settings
+        if fresh or self._kept is None:
+            return try_again(lambda: read_document(
+                location, limit=limit, timeout=settings.timeout, fresh=fresh
+            ), settings.retries, self._tell)
+        # Nobody should wait long for a server that can be done without.
+        return read_document(
+            location,
+            validator=validator,
+            limit=limit,
+            timeout=min(settings.timeout, KEPT_TIMEOUT_SECONDS),
+        )
 
 
 def _show_time(seconds: float) -> str:

@@ -20,7 +20,7 @@ from typing import (
 )
 
 from .core import errors, places
-from .core.catalog import Catalog, IndexNeeded
+from .core.catalog import Catalog, IndexNeeded, Unread
 from .core.index import Index, SourceSpec
 from .core.model import Image, ImageRef
 from .core.wanted import Wanted
@@ -39,7 +39,22 @@ LOOKUP_THREADS = 8
 #: The one source type that is on this machine.
 LOCAL_TYPE = 'file'
 
+LEAVE_OUT_HINT = (
+    'To leave it out, take it out of template-repo in the init file, or set '
+    'template_repo_path in section [init] of lago.conf to another one or to '
+    'nothing.'
+)
+
 T = TypeVar('T')
+
+
+def describe_unread(place: Unread, error: errors.LayeredError) -> str:
+    """Return which repository cannot be used, and why."""
+    if isinstance(error, errors.TransferError):
+        return (
+            f'Repository {place.location} could not be asked: {error.reason}'
+        )
+    return error.message
 
 
 class Sources:
@@ -67,6 +82,7 @@ class Sources:
         self._repositories = {each.place: each for each in repositories}
         self._store = store
         self._keep = keep
+        self._told: Set[str] = set()
         self._start_anew()
 
     def _start_anew(self) -> None:
@@ -86,14 +102,55 @@ class Sources:
                 self.settings, self.warn, self._store, self._keep
             )
         except errors.LayeredError as error:
-            read = ', '.join(each.name for each in self.catalog.indexes)
-            if read:
-                error.message = (
-                    f'{needed.sought} is not in {read}, and the next '
-                    f'repository cannot be read:\n{error.message}'
-                )
+            self._answer_without(needed, error)
             raise
         self.catalog = self.catalog.with_index(needed.place, index)
+
+    def _answer_without(
+        self, needed: IndexNeeded, error: errors.LayeredError
+    ) -> None:
+        """Say what the other repositories know of what is sought.
+
+        An image of a repository that comes later is none of them: this one
+        may have another one of that name.
+
+        Raises:
+            ResolveError: they have not what is sought.
+        """
+        read = ', '.join(each.name for each in self.catalog.indexes)
+        if not read:
+            return
+        if needed.question is not None:
+            try:
+                needed.question(self.catalog.only_read())
+            except errors.ResolveError as missing:
+                missing.message += f'\n{describe_unread(needed.place, error)}'
+                missing.hint = f'{missing.hint}\n{LEAVE_OUT_HINT}'
+                raise missing from error
+        error.message = (
+            f'{needed.sought} is not in {read}, and the next '
+            f'repository cannot be read:\n{error.message}'
+        )
+
+    def read_each(self) -> Tuple[Catalog, Tuple[str, ...]]:
+        """Read what can be read of the repositories.
+
+        Returns:
+            what was read, and what to say of each of the others.
+
+        Raises:
+            LayeredError: none can be read.
+        """
+        failures: Dict[str, errors.LayeredError] = {}
+        for place in self.catalog.unread:
+            try:
+                self.read(IndexNeeded(place, 'A list of all templates'))
+            except errors.LayeredError as error:
+                text = f'{describe_unread(place, error)}. {LEAVE_OUT_HINT}'
+                failures[text] = error
+        if not self.catalog.indexes:
+            errors.raise_all(list(failures.values()))
+        return self.catalog.only_read(), tuple(failures)
 
     def was_read(self, repository: Repository) -> bool:
         """Tell whether somebody needed the index of a repository."""
@@ -104,8 +161,9 @@ class Sources:
         while True:
             try:
                 return question(self.catalog)
-            except IndexNeeded as needed:
-                self.read(needed)
+            except IndexNeeded as error:
+                needed = error
+            self.read(needed)
 
     def find(self, wanted: Wanted) -> Image:
         """Return the image that is wanted; see `Catalog.find`."""
@@ -171,8 +229,15 @@ class Sources:
     def _look_up(self, pair: Tuple[Image, Lookups]) -> Image:
         image, lookups = pair
         return try_again(
-            lambda: lookups.look_up(image), self.settings.retries
+            lambda: lookups.look_up(image), self.settings.retries,
+            self._tell_once,
         )
+
+    def _tell_once(self, error: errors.TransferError, pause: str) -> None:
+        """Tell of a server that makes wait; many images wait for the same."""
+        if error.reason not in self._told:
+            self._told.add(error.reason)
+            self.warn(f'{error.message}; {pause}')
 
     def _check_local(self, image: Image) -> None:
         if not self.is_local(image):

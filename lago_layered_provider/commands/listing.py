@@ -31,7 +31,8 @@ def run_list(context: Context) -> int:
     """Print the versions of all templates, as a table or as trees."""
     faults: List[str] = []
     sources = context.repository.sources(context.store, keep=False)
-    indexes = sources.read_all()
+    catalog, unread = sources.read_each()
+    indexes = catalog.indexes
     names = repository_names(indexes)
     images = [
         image for index in indexes
@@ -39,9 +40,9 @@ def run_list(context: Context) -> int:
     ]
     forest = None
     if context.args.tree:
-        forest = grow_forest(images, sources.catalog.base_of)
+        forest = grow_forest(images, catalog.base_of)
         images = forest.images
-    serving = _Serving(context.store, sources.catalog, images, faults)
+    serving = _Serving(context.store, catalog, images, faults)
     rows = {
         image.key: _row(image, serving.find(image) is not None, names)
         for image in images
@@ -56,7 +57,7 @@ def run_list(context: Context) -> int:
                 several=several,
             )
         ))
-    for fault in dict.fromkeys(faults):
+    for fault in dict.fromkeys([*faults, *unread]):
         context.warn(fault)
     return 0
 

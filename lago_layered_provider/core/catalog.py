@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, replace
 from typing import (
+    Callable,
     Iterable,
     Iterator,
     List,
@@ -17,6 +18,7 @@ from typing import (
     Optional,
     Sequence,
     Tuple,
+    TypeVar,
     Union,
 )
 
@@ -43,15 +45,20 @@ class Unread:
 
 
 class IndexNeeded(Exception):
-    """What is sought may be in an index that was not read: no error."""
+    """What is sought may be in an index that was not read: no error.
+
+    `question` asks a catalog once more; None where it is about all indexes.
+    """
 
     def __init__(self, place: Unread, sought: str) -> None:
         super().__init__(f'{sought} may be in {place.location}')
         self.place = place
         self.sought = sought
+        self.question: Optional[Callable[[Catalog], object]] = None
 
 
 Place = Union[Index, Unread]
+T = TypeVar('T')
 
 
 class Catalog:
@@ -93,6 +100,10 @@ class Catalog:
         places = [index if each == place else each for each in self._places]
         return Catalog(places, self._known)
 
+    def only_read(self) -> Catalog:
+        """Return a catalog of the indexes that were read."""
+        return Catalog(self.indexes, self._known)
+
     def index_of(self, image: Image) -> Index:
         """Return the index that lists an image."""
         return next(
@@ -117,6 +128,16 @@ class Catalog:
             TemplateNotFound: none has it; the nearest names are given.
             IndexFaults: its entry is faulty.
         """
+        return self._answer(lambda catalog: catalog._find(wanted))
+
+    def _answer(self, question: Callable[[Catalog], T]) -> T:
+        try:
+            return question(self)
+        except IndexNeeded as needed:
+            needed.question = question
+            raise
+
+    def _find(self, wanted: Wanted) -> Image:
         others: List[Image] = []
         with_template: List[Index] = []
         for each in self._search(wanted.repository, f'Template {wanted}'):
@@ -141,6 +162,9 @@ class Catalog:
             BaseNotFound, AmbiguousBase: nothing or too much fits.
             ChainCycle: only the image itself fits.
         """
+        return self._answer(lambda catalog: catalog._base_of(image))
+
+    def _base_of(self, image: Image) -> Union[Image, None, Unknown]:
         base = image.base
         if base is None or isinstance(base, Unknown):
             return base

@@ -113,6 +113,7 @@ def read_document(
     limit: int,
     validator: Optional[str] = None,
     timeout: float = 30,
+    fresh: bool = False,
 ) -> Document:
     """Read a document from a URL (http, https, file) or a path.
 
@@ -121,6 +122,7 @@ def read_document(
         limit: the largest acceptable size in bytes.
         validator: of the `Document` at hand: unchanged -> no body.
         timeout: for the server to connect, and between bytes; seconds.
+        fresh: no cache on the way may answer.
 
     Raises:
         TransferError: it cannot be had, or is too large.
@@ -131,7 +133,8 @@ def read_document(
         from .http import fetch_document
 
         return fetch_document(
-            location, validator=validator, limit=limit, timeout=timeout
+            location, validator=validator, limit=limit, timeout=timeout,
+            fresh=fresh,
         )
     from .file import read_file_document
 

@@ -38,6 +38,9 @@ _HEADERS = {
     'User-Agent': f'lago-layered-provider/{__version__}',
 }
 
+#: Asks caches on the way to ask the server (RFC 9111, 5.2.1.4).
+NO_CACHE = {'Cache-Control': 'no-cache', 'Pragma': 'no-cache'}
+
 
 class HttpProvider(LagoMethods):
     """A directory of images on a web server.
@@ -176,6 +179,7 @@ def fetch_document(
     validator: Optional[str] = None,
     limit: int,
     timeout: float = 30,
+    fresh: bool = False,
 ) -> Document:
     """Fetch a document as `providers.read_document` says.
 
@@ -183,6 +187,8 @@ def fetch_document(
     """
     headers = dict(_HEADERS)
     shown = hide_password(url)
+    if fresh:
+        headers.update(NO_CACHE)
     if validator is not None:
         tag = validator.startswith(('"', 'W/'))
         headers['If-None-Match' if tag else 'If-Modified-Since'] = validator

@@ -7,7 +7,8 @@ import http.client
 import re
 import socket
 import ssl
-from typing import Iterator, NoReturn, Tuple
+import sys
+from typing import Iterator, List, NoReturn, Optional, Tuple
 
 import requests
 from urllib3 import exceptions as urllib3_errors
@@ -40,27 +41,34 @@ _BAD_REQUESTS = (
     UnicodeError,
 )
 
+#: A connection that broke: kinds of `SSLError` that can heal.
+_TLS_BREAKS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+
 
 def hide_password(url: str) -> str:
     """Return an address without its user and password, right or wrong."""
     return re.sub('(?<=://)[^/?#]*@', '', url, count=1)
 
 
-def _explain(error: BaseException, timeout: float) -> Tuple[str, bool]:
-    """Return a reason for people, and whether trying again can help."""
-    causes = [error]
-    while True:
-        cause = causes[0].__cause__ or causes[0].__context__
-        if cause is None or cause in causes:
-            break
-        causes.insert(0, cause)
+def _explain(
+    error: BaseException, timeout: float, outer: Optional[BaseException]
+) -> Tuple[str, bool]:
+    """Return a reason for people, and whether trying again can help.
+
+    Args:
+        outer: what was being handled before; no cause of this error.
+    """
+    causes = _find_causes(error, outer)
     proxy = any(isinstance(c, requests.exceptions.ProxyError) for c in causes)
     where = 'proxy: ' if proxy else ''
     # The innermost cause is the plainest; urllib3 1.26 calls every failure
     # to connect a timeout.
     for cause in causes:
         if isinstance(cause, socket.gaierror):
-            return where + 'name not known', cause.errno == socket.EAI_AGAIN
+            return (
+                where + 'host name cannot be resolved',
+                cause.errno == socket.EAI_AGAIN,
+            )
         if isinstance(cause, ConnectionRefusedError):
             return where + 'connection refused', True
         if isinstance(cause, ConnectionResetError):
@@ -69,6 +77,11 @@ def _explain(error: BaseException, timeout: float) -> Tuple[str, bool]:
             return where + 'the connection ended', True
         if isinstance(cause, _BAD_REQUESTS):
             return where + str(cause), False
+        if isinstance(cause, ssl.SSLError):
+            return where + _explain_tls(cause), isinstance(cause, _TLS_BREAKS)
+        if isinstance(cause, http.client.BadStatusLine):
+            line = str(cause).strip()
+            return f'{where}not an HTTP answer: {line!r:.80}', False
         if isinstance(cause, (
             socket.timeout, requests.Timeout, urllib3_errors.TimeoutError,
         )):
@@ -76,18 +89,42 @@ def _explain(error: BaseException, timeout: float) -> Tuple[str, bool]:
     if type(error) is ValueError:
         return where + f'no valid address or answer: {error}', False
     # A plain OSError without a number is a local one, such as a missing CA
-    # bundle.
-    local = type(error) is OSError and error.errno is None
-    return where + (str(causes[0]) or repr(causes[0])), not local
+    # bundle; what http.client cannot read it cannot read again.
+    final = type(error) is OSError and error.errno is None or any(
+        isinstance(cause, http.client.HTTPException) for cause in causes
+    )
+    return where + (str(causes[0]) or repr(causes[0])), not final
+
+
+def _find_causes(
+    error: BaseException, outer: Optional[BaseException]
+) -> List[BaseException]:
+    """Return what led to an error and itself, the first one first."""
+    causes = [error]
+    while True:
+        cause = causes[0].__cause__ or causes[0].__context__
+        if cause is None or cause is outer or cause in causes:
+            return causes
+        causes.insert(0, cause)
+
+
+def _explain_tls(error: ssl.SSLError) -> str:
+    """Return the words of OpenSSL without its own marks."""
+    said = (error.reason or str(error)).replace('_', ' ').lower()
+    if error.reason in ('WRONG_VERSION_NUMBER', 'UNKNOWN_PROTOCOL',
+                        'RECORD_LAYER_FAILURE'):
+        return f'TLS: {said}; the server may only speak http'
+    return f'TLS: {said}'
 
 
 @contextlib.contextmanager
 def network(url: str, timeout: float) -> Iterator[None]:
     """Turn what requests and its parts raise into `TransferError`."""
+    outer = sys.exc_info()[1]
     try:
         yield
     except NETWORK_ERRORS as error:
-        reason, retryable = _explain(error, timeout)
+        reason, retryable = _explain(error, timeout, outer)
         raise TransferError(url, reason, retryable=retryable) from error
 
 

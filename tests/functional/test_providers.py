@@ -640,7 +640,42 @@ def test_nobody_there() -> None:
 
 def test_unknown_name() -> None:
     error = fails(lambda: HttpProvider('http://no-such.invalid').open('x'))
-    assert error.reason == 'name not known'
+    assert error.reason == 'host name cannot be resolved'
+
+
+@pytest.mark.parametrize('answer, reason', [
+    (b'SSH-2.0-OpenSSH_9.2\r\n', "not an HTTP answer: 'SSH-2.0-OpenSSH_9.2'"),
+    (b'HTTP/1.1 200 OK\r\n' + b'X: y\r\n' * 150, 'got more than 100 headers'),
+])
+@pytest.mark.parametrize('scheme', ['http', 'https'])
+def test_answers_that_are_none(
+    scheme: str, answer: bytes, reason: str
+) -> None:
+    """What was being handled before has nothing to do with it."""
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        def serve() -> None:
+            connection = server.accept()[0]
+            connection.recv(4096)
+            connection.sendall(answer)
+            connection.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        url = f'{scheme}://127.0.0.1:{server.getsockname()[1]}/x'
+        try:
+            raise KeyError('an older failure')
+        except KeyError:
+            error = fails(lambda: read_document(url, limit=1))
+    if scheme == 'https':
+        reason = 'TLS: wrong version number; the server may only speak http'
+    assert error.reason == reason
+    assert not error.retryable and not error.hint
+
+
+def test_ca_bundle_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('REQUESTS_CA_BUNDLE', '/nonexistent/ca.pem')
+    error = fails(lambda: read_document('https://127.0.0.1:1/', limit=1))
+    assert '/nonexistent/ca.pem' in error.reason
+    assert not error.retryable
 
 
 def test_password_is_not_shown() -> None:

@@ -144,6 +144,21 @@ def test_a_column_more_for_several_repositories(
     assert len(tree) == 3
 
 
+def test_a_repository_that_is_away_hides_no_other(
+    box: LagoSandbox, repo: Publisher, tmp_path: Path
+) -> None:
+    gone = tmp_path / 'gone' / 'repo.metadata'
+    both = ('--repo', str(repo.index_path), '--repo', str(gone))
+    done = verb(box, 'list', 'nfs', *both)
+    assert cells(done.stdout)[1][0] == 'nfs'
+    said = f'Repository {gone} could not be asked: No such file or directory'
+    assert done.stderr.count(said) == 1
+    assert 'To leave it out' in done.stderr
+    done = verb(box, 'show', 'nfz', *both, code=2)
+    assert 'Nearest: nfs.' in done.output.replace('\n', ' ')
+    assert 'could not be asked' in done.output
+
+
 def test_the_tree_shows_what_is_wrong(box: LagoSandbox) -> None:
     lines = verb(box, 'list', '--tree').stdout.splitlines()
     names = [re.split(r'  +(?=\d|unknown|FETCH)', line)[0] for line in lines]

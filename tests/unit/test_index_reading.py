@@ -1,0 +1,118 @@
+"""The repositories of an environment: what can be read answers."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Sequence
+
+import pytest
+
+from lago_layered_provider.core.catalog import Unread
+from lago_layered_provider.core.errors import (
+    LayeredError, TemplateNotFound, TransferError,
+)
+from lago_layered_provider.core.index import Index, parse_index
+from lago_layered_provider.core.wanted import Wanted
+from lago_layered_provider.index_reading import try_again
+from lago_layered_provider.settings import Settings
+from lago_layered_provider.sources import Sources
+
+GONE = 'host name cannot be resolved'
+
+
+@dataclass(frozen=True)
+class FakeRepository:
+    """A repository in memory; without templates nobody answers."""
+
+    location: str
+    templates: Sequence[str] = ()
+
+    @property
+    def place(self) -> Unread:
+        return Unread(self.location)
+
+    def read(self, *_: Any) -> Index:
+        if not self.templates:
+            raise TransferError(self.location, GONE)
+        entry = {'source': 'web', 'handle': 'x', 'timestamp': 1}
+        return parse_index(json.dumps({
+            'name': self.location, 'sources': {'web': {'type': 'http'}},
+            'templates': {
+                name: {'versions': {'v1': entry}} for name in self.templates
+            },
+        }).encode(), self.location)
+
+
+def sources_of(**repositories: Sequence[str]) -> Sources:
+    """Return the sources of repositories, named with their templates."""
+    fakes: Any = [FakeRepository(*each) for each in repositories.items()]
+    return Sources(fakes, Settings(), lambda text: None)
+
+
+def fails(sources: Sources, template: str) -> LayeredError:
+    with pytest.raises(LayeredError) as caught:
+        sources.find(Wanted(template))
+    return caught.value
+
+
+def test_a_misspelt_name_while_another_repository_is_away() -> None:
+    error = fails(sources_of(office=['el7-nfs'], dead=[]), 'el7-nfz')
+    assert isinstance(error, TemplateNotFound)
+    first, second = error.message.splitlines()
+    assert 'not in repository office' in first
+    assert 'Nearest: el7-nfs.' in first
+    assert second == f'Repository dead could not be asked: {GONE}'
+    assert 'To leave it out' in error.hint
+
+
+def test_what_comes_after_a_repository_that_is_away_does_not_count() -> None:
+    sources = sources_of(office=['a'], dead=[], other=['b'])
+    sources.read_each()
+    error = fails(sources, 'b')
+    assert isinstance(error, TransferError)
+    assert 'b is not in office, other, and the next' in error.message
+
+
+def test_the_only_repository_is_away() -> None:
+    sources = sources_of(dead=[])
+    assert fails(sources, 'a').message == f'dead: {GONE}'
+    with pytest.raises(TransferError, match=f'^dead: {GONE}$'):
+        sources.read_each()
+
+
+def test_a_list_has_what_can_be_read() -> None:
+    catalog, unread = sources_of(
+        office=['a'], dead=[], other=['b']
+    ).read_each()
+    assert [each.name for each in catalog.indexes] == ['office', 'other']
+    assert len(unread) == 1
+    assert unread[0].startswith(f'Repository dead could not be asked: {GONE}')
+
+
+@pytest.mark.parametrize('wish, pauses', [
+    (None, [0.5, 1.0]), (8, [8, 8]), (0.1, [0.5, 1.0]),
+])
+def test_a_small_request_waits_as_the_server_wishes(
+    wish: Optional[float], pauses: List[float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: List[float] = []
+    told: Dict[str, str] = {}
+    monkeypatch.setattr(time, 'sleep', slept.append)
+
+    def ask() -> str:
+        if len(slept) < 2:
+            raise TransferError(
+                'http://a/', f'busy {len(slept)}', retryable=True,
+                retry_after=wish,
+            )
+        return 'answer'
+
+    assert try_again(ask, 2, lambda error, pause: told.update(
+        {error.reason: pause}
+    )) == 'answer'
+    assert slept == pauses
+    assert list(told) == ['busy 0', 'busy 1']
+    assert f'trying again in {pauses[0]:.1f} s' in told['busy 0']
