@@ -55,7 +55,7 @@ def make_context(args: argparse.Namespace) -> Context:
     ]
     return Context(
         args=args,
-        repository=TemplateRepository(
+        open_repository=lambda: TemplateRepository(
             [ByPath(each) for each in where], lambda: settings, warn
         ),
         store=Store(

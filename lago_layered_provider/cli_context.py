@@ -21,26 +21,21 @@ from .repository import TemplateRepository
 from .store import Store
 
 
+INIT_FILE = 'LagoInitFile'
+
+
 def make_context(args: argparse.Namespace) -> Context:
     """Return the context of a command of the verb."""
-    section = config.get_section('init', {})
-    repository = _open_repository(
-        section.get('template_repo_path'), section.get('template_repo_name'),
-        getattr(args, 'repo', None),
-    )
-    init_file = getattr(args, 'init_file', None)
-    if init_file is not None:
-        repository = _read_environment(repository, init_file).repository
     given = getattr(args, 'template_store', None)
-    store = given or section['template_store']
+    store = given or config.get_section('init', {})['template_store']
+    repository = _open_repository(getattr(args, 'repo', None) or ())
     return _make_context(args, repository, store)
 
 
 def make_init_context(args: argparse.Namespace) -> Context:
     """Return the context of `lago init`."""
-    repository = _open_repository(
-        args.template_repo_path, args.template_repo_name
-    )
+    path = args.template_repo_path
+    repository = _open_repository([path] if path else ())
     return _make_context(args, repository, args.template_store)
 
 
@@ -50,7 +45,7 @@ def _make_context(
     for_people = isinstance(args.out_format, DefaultOutFormatPlugin)
     return Context(
         args=args,
-        repository=repository,
+        open_repository=functools.partial(_find_repository, args, repository),
         store=Store(store),
         settings=lago_plugin.read_lago_settings(),
         read_environment=functools.partial(_read_environment, repository),
@@ -60,29 +55,36 @@ def _make_context(
     )
 
 
-def _open_repository(
-    path: Optional[str], name: Optional[str],
-    given: Optional[Sequence[str]] = None,
+def _open_repository(given: Sequence[str]) -> TemplateRepository:
+    """Return what the command line names."""
+    return lago_plugin.TemplateRepository.from_url(
+        lago_plugin.NO_REPOSITORY
+    ).searched_in([ByPath(each) for each in given])
+
+
+def _find_repository(
+    args: argparse.Namespace, repository: TemplateRepository
 ) -> TemplateRepository:
-    """Return what `lago init` would begin with, or what was given."""
-    if not given and name and not path:
-        return lago_plugin.find_repo_by_name(name)
-    repository = lago_plugin.TemplateRepository.from_url(
-        path or lago_plugin.NO_REPOSITORY
-    )
-    if given:
-        return repository.searched_in([ByPath(each) for each in given])
-    return repository
+    """Return where `lago init` would look, or what was given instead."""
+    path: Optional[str] = getattr(args, 'init_file', None)
+    if path is None:
+        if getattr(args, 'repo', None):
+            return repository
+        if os.path.isfile(INIT_FILE):
+            path = INIT_FILE
+    conf = None if path is None else _load(path)
+    return lago_init.find_repositories(conf, repository, path)
 
 
 def _read_environment(
     repository: TemplateRepository, path: str
 ) -> Environment:
-    os.environ['LAGO_INITFILE_PATH'] = os.path.dirname(os.path.abspath(path))
     return lago_init.read_environment(_load(path), repository, path)
 
 
 def _load(path: str) -> Any:
+    # What the file names may begin with it.
+    os.environ['LAGO_INITFILE_PATH'] = os.path.dirname(os.path.abspath(path))
     try:
         with open(path, encoding='utf-8') as stream:
             return lago.utils.load_virt_stream(stream)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from . import local_layers, provision
 from .core import errors
 from .core.initfile import (
     REPOSITORIES,
     InitFile,
+    RepositoryEntry,
     TemplateDisk,
     read_initfile,
+    read_repositories,
     read_wanted,
 )
 from .core.wanted import Pins, Wanted
@@ -182,10 +184,7 @@ def read_environment(
     """
     document = path or 'LagoInitFile'
     found = read_initfile(data, document, Lines(path).find)
-    entries = find_entries(
-        found.repositories, os.path.dirname(os.path.abspath(document)),
-        repos_directory, document,
-    )
+    entries = _find_entries(found.repositories, document, repos_directory)
     order = search_order(given.repositories, entries.values(), default)
     if not order and (found.disks or found.layers):
         raise errors.SettingsError(
@@ -203,6 +202,38 @@ def read_environment(
         layers=tuple(files),
         packed=tuple(filter(local_layers.is_packed, files)),
         locations=locations,
+    )
+
+
+def find_repositories(
+    data: object,
+    given: TemplateRepository,
+    default: Optional[Repository],
+    repos_directory: str,
+    path: str,
+) -> TemplateRepository:
+    """Return where the templates of a loaded init file are looked for.
+
+    The arguments are those of `read_environment`. What the file says of
+    disks does not matter.
+
+    Raises:
+        IndexFaults: what it says of repositories is faulty.
+    """
+    entries = _find_entries(
+        read_repositories(data, path, Lines(path).find), path, repos_directory
+    )
+    return given.searched_in(
+        search_order(given.repositories, entries.values(), default)
+    )
+
+
+def _find_entries(
+    entries: Sequence[RepositoryEntry], document: str, repos_directory: str
+) -> Dict[str, Repository]:
+    return find_entries(
+        entries, os.path.dirname(os.path.abspath(document)), repos_directory,
+        document,
     )
 
 

@@ -24,6 +24,7 @@ from typing import (
 
 import lago.log_utils
 from lago.config import config
+from lago.constants import CONFIG_DEFAULTS
 
 from . import (
     environment, lago_hooks, lago_messages, lago_plugin, prefixes, qemu_img,
@@ -32,7 +33,9 @@ from . import (
 from .core import errors
 from .core.initfile import REPOSITORIES
 from .core.model import BaseName
-from .repositories import ByName, ByPath, Repository, is_remote
+from .repositories import (
+    ByName, ByPath, Repository, is_remote, search_order,
+)
 from .settings import read_flag
 from .store import Usage
 from .template_store import TemplateStore
@@ -41,6 +44,9 @@ LOGGER = logging.getLogger(__name__)
 
 #: Set on a prefix: what was read of its init file.
 ENVIRONMENT = '_layered_environment'
+
+#: The repository that Lago is configured to use when nobody says anything.
+LAGO_PATH = CONFIG_DEFAULTS['init']['template_repo_path']
 
 #: The key of a disk in the saved spec: the image that it stands on.
 IMAGE = 'template-image'
@@ -58,32 +64,70 @@ def read_environment(
     Raises:
         IndexFaults, LocalLayerError: it cannot be used.
     """
-    options = lago_plugin.Options
-    section = config.get_section('init', {})
-    repos_directory = lago_plugin.find_repos_directory()
-    name = options.template_repo_name
-    if name and name != section.get('template_repo_name'):
-        # A configured path would hide the name that somebody gave.
-        by_name = ByName(name, repos_directory)
-        if given.repositories != (by_name, ):
-            given = given.searched_in((by_name, *given.repositories))
-    return environment.read_environment(
-        conf, given, _default_repository(section, repos_directory),
-        repos_directory, path,
+    return environment.read_environment(conf, *_find_start(given), path)
+
+
+def find_repositories(
+    conf: object, given: repository.TemplateRepository, path: Optional[str]
+) -> repository.TemplateRepository:
+    """Return where `lago init` would look for templates.
+
+    Args:
+        conf: the loaded init file.
+        given: what was named on the command line, or Lago's default.
+        path: of the init file, None where there is none.
+
+    Raises:
+        IndexFaults: what the file says of repositories is faulty.
+    """
+    given, default, repos_directory = _find_start(given)
+    if path is None:
+        return given.searched_in(
+            search_order(given.repositories, (), default)
+        )
+    return environment.find_repositories(
+        conf, given, default, repos_directory, path
     )
 
 
-def _default_repository(
-    section: Mapping[str, Any], repos_directory: str
-) -> Optional[Repository]:
-    """Return what Lago is configured to use, None for nothing."""
+def _find_start(
+    given: repository.TemplateRepository
+) -> Tuple[repository.TemplateRepository, Optional[Repository], str]:
+    """Return what somebody named, what is configured, and `template_repos`.
+
+    A path wins over a name, as in Lago. But a path is always configured, at
+    least Lago's own, and hides no name that is said more plainly: a given one
+    comes before a configured path, a configured one before Lago's own path.
+    """
+    section = config.get_section('init', {})
+    directory = lago_plugin.find_repos_directory()
     path, name = (
         section.get(key) for key in ('template_repo_path',
                                      'template_repo_name')
     )
-    if path:
-        return ByPath(path)
-    return ByName(name, repos_directory) if name else None
+    configured = ByPath(path) if path else None
+    named = [each for each in given.repositories if each != configured]
+    said = lago_plugin.Options.template_repo_name
+    if said and said != name and not named:
+        named += _find_by_name(ByName(said, directory), configured)
+    default: Optional[Repository] = configured
+    if name and path in (None, '', LAGO_PATH):
+        default = ByName(name, directory)
+    return given.searched_in(named), default, directory
+
+
+def _find_by_name(
+    by_name: ByName, configured: Optional[ByPath]
+) -> List[Repository]:
+    """Return the repository of a given name; there need not be one."""
+    settings = lago_plugin.read_lago_settings()
+    if configured is None or by_name.is_there(settings):
+        return [by_name]
+    lago_messages.warn(
+        f'Repository {by_name.name!r} is not in {by_name.directory}; using '
+        f'{_portable(configured.location)}, the configured one.'
+    )
+    return []
 
 
 def prepare_images(

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, replace
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import (
+    Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union,
+)
 
 from .core import errors
 from .core.catalog import Unread
@@ -87,13 +89,7 @@ class ByName:
             SignatureRefused: a keyring is set, and it is not signed well.
         """
         known = []
-        # Other JSON files need no signature, and may be no index at all.
-        unchecked = replace(settings, keyring=None)
-        for path in find_json(self.directory):
-            try:
-                found = ByPath(path).read(unchecked, warn)
-            except (errors.TransferError, errors.IndexFaults):
-                continue
+        for path, found in self._indexes(settings, warn):
             if found.name == self.name:
                 if settings.keyring:
                     found = ByPath(path).read(settings, warn)
@@ -104,6 +100,25 @@ class ByName:
             f'are: ' + (', '.join(sorted(known)) or 'none'),
             hint='Add it there, or name an index by --template-repo-path.',
         )
+
+    def is_there(self, settings: Settings) -> bool:
+        """Tell whether an index there has that name."""
+        return any(
+            found.name == self.name
+            for _, found in self._indexes(settings, lambda _: None)
+        )
+
+    def _indexes(
+        self, settings: Settings, warn: Warn
+    ) -> Iterator[Tuple[str, Index]]:
+        # Other JSON files need no signature, and may be no index at all.
+        unchecked = replace(settings, keyring=None)
+        for path in find_json(self.directory):
+            try:
+                found = ByPath(path).read(unchecked, warn)
+            except (errors.TransferError, errors.IndexFaults):
+                continue
+            yield path, found
 
 
 def _find_origin(path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
@@ -23,7 +24,8 @@ class Context:
     """The arguments of a command, and what they mean here.
 
     Attributes:
-        repository: those of `lago init`, or of `--repo` or `--init-file`.
+        open_repository: returns those of `lago init`, or of `--repo` or
+            `--init-file`.
         read_environment: reads an init file by its path.
         repos_directory: where repositories are found by their name.
         format_data: what prints data for programs; None: print for people.
@@ -31,13 +33,18 @@ class Context:
     """
 
     args: argparse.Namespace
-    repository: TemplateRepository
+    open_repository: Callable[[], TemplateRepository]
     store: Store
     settings: Settings
     read_environment: Callable[[str], Environment]
     repos_directory: str
     format_data: Optional[Callable[[Any], str]]
     warn: Callable[[str], None]
+
+    @functools.cached_property
+    def repository(self) -> TemplateRepository:
+        """Where templates come from; found when a command asks for it."""
+        return self.open_repository()
 
     def show(self, data: Any, print_for_people: Callable[[], None]) -> None:
         """Print the answer, for programs where `--out-format` says so."""

@@ -99,6 +99,23 @@ def read_initfile(
     return InitFile(repositories, tuple(disks), tuple(layers))
 
 
+def read_repositories(
+    data: object,
+    document: str = 'LagoInitFile',
+    find_line: Callable[[Way], Optional[int]] = lambda way: None,
+) -> Tuple[RepositoryEntry, ...]:
+    """Read only which repositories a file names; see `read_initfile`.
+
+    Raises:
+        IndexFaults: these entries are faulty.
+    """
+    reader = _Reader(find_line)
+    found = reader.read_repositories(data)
+    if reader.faults:
+        raise errors.IndexFaults(document, reader.faults)
+    return found
+
+
 class _Reader:
     """Reads the parts, and keeps what is wrong with them."""
 

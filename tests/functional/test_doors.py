@@ -17,6 +17,9 @@ from tests.lab import (
 )
 from tests.lab.world import message_of
 
+#: What Lago uses when nobody has configured anything.
+LAGO_PATH = 'http://templates.ovirt.org/repo/repo.metadata'
+
 Forest = Dict[str, DiskImage]
 State = Dict[str, Tuple[int, int]]
 
@@ -59,7 +62,7 @@ import lago_layered_provider.lago_plugin
 WORK = '''
 import json, sys
 first = sdk.init('LagoInitFile', workdir='one', template_repo_path=sys.argv[1],
-                 skip_bootstrap=True)
+                 template_repo_name='nowhere', skip_bootstrap=True)
 assert sorted(first.get_vms()) == ['vm0']
 # What was said for one is not said for the next.
 second = sdk.init('LagoInitFile', workdir='two', skip_bootstrap=True)
@@ -143,6 +146,8 @@ def run_python(box: LagoSandbox, script: str, *arguments: str) -> Finished:
 
 @pytest.mark.parametrize('how', [
     'path', 'name', 'configured name', 'environment', 'repos',
+    'path and name', 'path and known name', 'unknown name',
+    'configured name and path of Lago',
 ])
 def test_options_mean_what_they_meant(
     how: str, forest: Forest, tmp_path: Path
@@ -152,12 +157,19 @@ def test_options_mean_what_they_meant(
     box = LagoSandbox(tmp_path / 'box', {'vm0': 'nfs'}, repo=default)
     repos = box.root / 'repos'
     options: List[str] = []
-    if how == 'path':
+    if how.startswith('path'):
         options = ['--template-repo-path', '../two/repo.metadata']
+        if how != 'path':
+            name = 'nowhere' if how == 'path and name' else 'default'
+            options += ['--template-repo-name', name]
+    elif how == 'unknown name':
+        box.repo = str(given)
+        box.write()
+        options = ['--template-repo-name', 'nowhere']
     elif how == 'environment':
         box.extra_env['LAGO__INIT__TEMPLATE_REPO_PATH'] = str(given)
-    elif how == 'configured name':
-        box.repo = ''
+    elif how.startswith('configured name'):
+        box.repo = LAGO_PATH if how.endswith('Lago') else ''
         box.config['init'] = {'template_repo_name': 'given'}
         box.write()
     else:
@@ -166,8 +178,13 @@ def test_options_mean_what_they_meant(
             repos = box.root / 'others'
             options += ['--template-repos', 'others']
     repos.mkdir()
-    shutil.copyfile(given, repos / 'given.json')
-    init_well(box, '--template-store', 'my store', *options)
+    if how == 'path and known name':
+        shutil.copyfile(default, repos / 'given.json')
+    elif how != 'unknown name':
+        shutil.copyfile(given, repos / 'given.json')
+    done = init_well(box, '--template-store', 'my store', *options)
+    warned = "'nowhere' is not in" in ' '.join(done.output.split())
+    assert warned == (how == 'unknown name')
     assert links_of(box.disk('vm0'))[0][0] == 'given:nfs:v1'
     assert (box.root / 'my store' / 'given:nfs:v1').exists()
     assert not box.store.exists()
@@ -329,13 +346,41 @@ def data_of(box: LagoSandbox, *arguments: str) -> Any:
 def test_the_verb_takes_the_init_files_repositories(
     forest: Forest, tmp_path: Path
 ) -> None:
+    """So do all its commands that name no others, with an init file here."""
     index = publish_files(tmp_path / 'www', 'mine', forest, 'base', 'nfs')
     box = LagoSandbox(tmp_path / 'box', {'vm0': 'mine/nfs:v1'})
     box.init_data['template-repo'] = [{'path': str(index)}]
     box.write()
-    for arguments in (['template-repo', 'plan'], ['init', '--plan']):
+    for arguments in (
+        ['template-repo', 'plan'], ['init', '--plan'],
+        ['template-repo', 'plan', 'nfs'],
+    ):
         planned = data_of(box, *arguments)
         assert planned['wanted'] == ['mine:nfs:v1']
+    # What a disk says does not matter to them.
+    del box.init_data['domains']['vm0']['disks'][0]['template_name']
+    box.write()
+    listed = data_of(box, 'template-repo', 'list')['templates']
+    assert [one['template'] for one in listed] == ['base', 'nfs']
+    assert data_of(box, 'template-repo', 'show', 'nfs')['index'] == str(index)
+    other = publish_files(tmp_path / 'two', 'other', forest, 'base')
+    listed = data_of(box, 'template-repo', 'list', '--repo', str(other))
+    assert [one['repository'] for one in listed['templates']] == ['other']
+
+
+def test_the_verb_looks_where_a_configured_name_says(
+    forest: Forest, tmp_path: Path
+) -> None:
+    index = publish_files(tmp_path / 'www', 'mine', forest, 'base')
+    box = LagoSandbox(
+        tmp_path / 'box', {}, repo=LAGO_PATH,
+        config={'init': {'template_repo_name': 'mine'}},
+    )
+    (box.root / 'repos').mkdir()
+    shutil.copyfile(index, box.root / 'repos/mine.json')
+    assert data_of(box, 'template-repo', 'plan', 'base')['wanted'] == [
+        'mine:base:v1'
+    ]
 
 
 def test_an_environment_without_templates_needs_no_store(

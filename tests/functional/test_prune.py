@@ -451,7 +451,9 @@ class Player:
         warnings: List[str] = []
         assert pruning.run_prune(Context(
             args=arguments, settings=settings, store=self.store,
-            repository=TemplateRepository([], lambda: settings, print),
+            open_repository=lambda: TemplateRepository(
+                [], lambda: settings, print
+            ),
             read_environment=lambda path: pytest.fail('not read'),
             repos_directory='', format_data=json.dumps,
             warn=warnings.append,
