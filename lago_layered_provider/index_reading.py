@@ -60,6 +60,7 @@ def read_index(
     warn: Warn,
     store: Optional[Store] = None,
     keep: bool = True,
+    fresh: bool = False,
 ) -> Index:
     """Return an index; `repositories.ByPath.read` says more."""
     kept = None
@@ -75,7 +76,7 @@ def read_index(
         return index.open_index(kept.body, location, kept.table)
     kept = _without_bad(kept, location, settings)
     try:
-        fetched = fetch_index(location, settings, kept, warn)
+        fetched = fetch_index(location, settings, kept, warn, fresh)
     except errors.TransferError as error:
         if kept is None or _is_answer(error):
             raise
@@ -97,7 +98,7 @@ def read_index(
 
 def fetch_index(
     location: str, settings: Settings, kept: Optional[KeptIndex] = None,
-    warn: Optional[Warn] = None,
+    warn: Optional[Warn] = None, fresh: bool = False,
 ) -> Fetched:
     """Read an index, unless it is as it was kept; with a keyring, check it.
 
@@ -107,6 +108,7 @@ def fetch_index(
 
     Args:
         warn: told of each pause between two tries.
+        fresh: not as it was kept, nor out of a cache on the way.
 
     Raises:
         TransferError: it cannot be had.
@@ -117,11 +119,11 @@ def fetch_index(
             warn(f'{error.message}; {pause}')
 
     server = _Server(location, settings, kept, tell)
-    found = server.read_index()
+    found = server.read_index(fresh)
     if not settings.keyring or found.body is None:
         return Fetched(found.body, None, found.validator)
     try:
-        signature = server.read_signature()
+        signature = server.read_signature(fresh)
         check_signature(location, found.body, signature, settings)
     except errors.SignatureRefused:
         found = server.read_index(fresh=True)

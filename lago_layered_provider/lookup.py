@@ -2,7 +2,7 @@
 
 In this order, and only what is missing:
 
-1. the `.metadata` file, and `.hash` where that makes sense;
+1. the `.metadata` file, and `.hash` where no digest is known then;
 2. which compressed form there is, and its size: a HEAD where base and size
    are known, otherwise the first bytes of the file, which hold the qcow2
    header as well;
@@ -144,17 +144,20 @@ class Lookups:
         )
 
     def _add_sidecars(self, image: Image) -> Image:
-        """Read `.metadata`, and `.hash` where it may be there.
+        """Read `.metadata`, and `.hash` where no digest is known then.
 
-        They come in pairs, as plain Lago demands both: where the one is not
-        there the other is not asked for.
+        They mostly come in pairs, as plain Lago demands both: the form that
+        the one has is asked first for the other. Whether the one is there
+        says nothing of the other, and only a digest tells a wrong image.
         """
         forms = _forms_of(image, self._forms)
         if image.metadata is None or image.base is UNKNOWN:
             name, data = self._read_sidecar(forms, '.metadata')
             image = sidecar.add_sidecar(image, self._document(name, data))
-            forms = {key: forms[key] for key in forms if forms[key] == name}
-        if image.digest is None and forms:
+            forms = dict(sorted(
+                forms.items(), key=lambda form: form[1] != name
+            ))
+        if image.digest is None:
             name, data = self._read_sidecar(forms, '.hash')
             image = self._with_hash(image, name, data)
         return image

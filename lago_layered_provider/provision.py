@@ -253,6 +253,20 @@ def check_offline(plan: Plan, sources: Sources) -> None:
         )
 
 
+def _warn_of_unproven(plan: Plan, sources: Sources) -> None:
+    """Say which images come in whatever their bytes are."""
+    names = [
+        layer.name for layer in plan.missing
+        if layer.image and not layer.image.digests
+    ]
+    if names:
+        sources.warn(
+            f'Nothing can prove what is fetched of {", ".join(names)}: '
+            f'neither the index nor a .hash file beside the image has a '
+            f'digest'
+        )
+
+
 def fetch_missing(
     plan: Plan, store: Store, sources: Sources, progress: Progress
 ) -> None:
@@ -268,6 +282,7 @@ def fetch_missing(
         layer.name: sources.provider(layer.image)
         for layer in plan.missing if layer.image
     }
+    _warn_of_unproven(plan, sources)
     store.prepare()
     needs = _needs(plan)
     with store.reserve(needs):

@@ -40,7 +40,7 @@ class ByPath:
 
     def read(
         self, settings: Settings, warn: Warn, store: Optional[Store] = None,
-        keep: bool = True,
+        keep: bool = True, fresh: bool = False,
     ) -> Index:
         """Return the index.
 
@@ -50,12 +50,15 @@ class ByPath:
         Args:
             store: where an index is kept for a day without a network.
             keep: keep what is read; without it the store is not changed.
+            fresh: no cache on the way may answer.
 
         Raises:
             TransferError, IndexFaults, Offline: there is none to use.
             SignatureRefused: a keyring is set, and it is not signed well.
         """
-        return read_index(self.location, settings, warn, store, keep)
+        return read_index(
+            self.location, settings, warn, store, keep, fresh
+        )
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class ByName:
 
     def read(
         self, settings: Settings, warn: Warn, store: Optional[Store] = None,
-        keep: bool = True,
+        keep: bool = True, fresh: bool = False,
     ) -> Index:
         """Return the index; the arguments are those of `ByPath.read`.
 

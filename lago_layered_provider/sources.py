@@ -28,7 +28,7 @@ from .index_reading import Warn, try_again
 from .repositories import Repository
 from .settings import Settings
 from .store import Store
-from .transfer.ports import Provider
+from .transfer.ports import Caching, Provider
 
 if TYPE_CHECKING:
     from .lookup import Lookups
@@ -83,6 +83,7 @@ class Sources:
         self._store = store
         self._keep = keep
         self._told: Set[str] = set()
+        self._renewed = False
         self._start_anew()
 
     def _start_anew(self) -> None:
@@ -99,7 +100,8 @@ class Sources:
         """
         try:
             index = self._repositories[needed.place].read(
-                self.settings, self.warn, self._store, self._keep
+                self.settings, self.warn, self._store, self._keep,
+                self._renewed,
             )
         except errors.LayeredError as error:
             self._answer_without(needed, error)
@@ -178,7 +180,11 @@ class Sources:
         return self.ask(Catalog.first)
 
     def renew(self) -> None:
-        """Forget all answers: an image was not what they said."""
+        """Forget all answers: an image was not what they said.
+
+        Caches on the way may have given them, and are not asked again.
+        """
+        self._renewed = True
         self._start_anew()
 
     def provider(self, image: Image) -> Provider:
@@ -260,7 +266,10 @@ class Sources:
 
         key = (image.location, image.source)
         if key not in self._lookups:
-            self._lookups[key] = Lookups(self._make_provider(image))
+            provider = self._make_provider(image)
+            if self._renewed and isinstance(provider, Caching):
+                provider.avoid_caches()
+            self._lookups[key] = Lookups(provider)
         return self._lookups[key]
 
     def _make_provider(self, image: Image) -> Provider:

@@ -6,7 +6,7 @@ would take a compressed file for a disk without complaint.
 
 from __future__ import annotations
 
-from typing import Tuple
+from typing import Optional, Tuple
 
 from .qcow2 import is_qcow2
 
@@ -46,7 +46,16 @@ def tell_format(first: bytes) -> str:
         return 'qcow2'
     if not first:
         raise ValueError('it is empty')
+    kind = name_kind(first)
+    if kind:
+        raise ValueError(f'it is {kind}, expected qcow2 or raw')
+    return 'raw'
+
+
+def name_kind(first: bytes) -> Optional[str]:
+    """Return what a file is by its first bytes, None where they do not tell.
+    """
     for offset, magic, kind in _FOREIGN:
         if first[offset:offset + len(magic)] == magic:
-            raise ValueError(f'it is {kind}, expected qcow2 or raw')
-    return 'raw'
+            return kind
+    return None

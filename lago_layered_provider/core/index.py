@@ -15,7 +15,7 @@ from typing import (
     Any, Iterator, List, Mapping, Optional, Tuple, Union,
 )
 
-from . import entry, errors, model
+from . import entry, errors, formats, model
 from .index_entries import Templates, Versions
 from .index_scan import SEARCHED, read_table, render_table, scan
 from .model import BaseDigest, BaseFile, Image, ImageRef
@@ -260,9 +260,14 @@ def parse_json(data: bytes, location: str) -> Any:
     except RecursionError:
         fault = 'is nested too deeply'
     except ValueError as error:
+        kind = formats.name_kind(data)
         fault = f'is not JSON: {error}'
         if data.lstrip()[:1] == b'<':
             fault = 'expected JSON, found an HTML or XML page'
+        elif kind:
+            fault = f'is not JSON: it is {kind}'
+        elif isinstance(error, UnicodeDecodeError):
+            fault = 'is not JSON: it is no text'
     raise errors.IndexFaults(
         location, [fault],
         hint='Check the address, or tell the admin of the repository.',

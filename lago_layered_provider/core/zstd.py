@@ -20,6 +20,10 @@ from typing import Optional, Sequence, Tuple, Union
 from .block import Block, Needed
 
 FRAME_MAGIC = b'\x28\xb5\x2f\xfd'
+#: Of frames, and of those that decoders skip.
+MAGICS = (FRAME_MAGIC, *(
+    bytes([first]) + b'\x2a\x4d\x18' for first in range(0x50, 0x60)
+))
 TABLE_MAGIC = 0x184D2A5E
 FOOTER_MAGIC = 0x8F92EAB1
 

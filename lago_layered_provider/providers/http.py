@@ -63,8 +63,13 @@ class HttpProvider(LagoMethods):
             raise ValueError(f'timeout {timeout!r} is not above 0')
         self.baseurl = baseurl
         self.timeout = timeout
+        self._asked: Dict[str, str] = {}
         # Sessions are not made for several threads: their cookies are not.
         self._local = threading.local()
+
+    def avoid_caches(self) -> None:
+        """Let the server itself answer from now on."""
+        self._asked = NO_CACHE
 
     def locate(self, path: str) -> str:
         """Return the URL of `path`, without a password."""
@@ -166,7 +171,8 @@ class HttpProvider(LagoMethods):
         session: requests.Session = self._local.session
         with network(self.locate(path), self.timeout):
             return session.request(
-                method, self._url(path), headers=headers,
+                method, self._url(path),
+                headers={**self._asked, **(headers or {})},
                 # Only an answer that was read frees its connection.
                 stream=method != 'HEAD',
                 timeout=self.timeout, allow_redirects=True,

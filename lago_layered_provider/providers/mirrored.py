@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from ..core.errors import TransferError
-from ..transfer.ports import FileInfo, Provider, Stream
+from ..transfer.ports import Caching, FileInfo, Provider, Stream
 from .mirrored_stream import MirroredStream, is_answer, join_failures
 
 #: The place of bytes that an earlier run has left.
@@ -191,6 +191,12 @@ class Mirrored:
             return True
         history.wrong |= history.used
         return len(history.wrong) < len(self._places)
+
+    def avoid_caches(self) -> None:
+        """Let the servers of all places answer themselves."""
+        for place in self._places:
+            if isinstance(place, Caching):
+                place.avoid_caches()
 
     def keep_apart(self, path: str) -> None:
         """Never join bytes of different places: no digest would notice."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Iterator, Optional, Protocol
+from typing import Callable, Iterator, Optional, Protocol, Sequence
 
 from .units import PIECE_BYTES, CorruptStream, Opened, Unit
 
@@ -96,6 +96,7 @@ class MemberDecoder:
         open_raw: makes a decompressor for one unit.
         consumed: where in the file the first byte fed comes from; not 0
             only at the end of a unit.
+        magics: with what units begin.
         padding: a byte that may stand between units, or nothing.
     """
 
@@ -103,9 +104,11 @@ class MemberDecoder:
         self,
         open_raw: Callable[[], Opened],
         consumed: int,
+        magics: Sequence[bytes],
         padding: bytes = b'',
     ) -> None:
         self._open_raw = open_raw
+        self._magics = magics
         self._padding = padding
         self._preamble = b''
         self._pending = bytearray()
@@ -169,7 +172,19 @@ class MemberDecoder:
             self._drop(
                 len(self._pending) - len(self._pending.lstrip(self._padding))
             )
+        self._check_next()
         return Unit(self._open_raw) if self._pending else None
+
+    def _check_next(self) -> None:
+        """Tell what is no unit at the end of a file from a damaged one."""
+        if self.checkpoint.consumed and not any(
+            self._pending.startswith(magic[:len(self._pending)])
+            for magic in self._magics
+        ):
+            raise CorruptStream(
+                f'its compressed data ends at byte {self._position}, and '
+                f'something else follows there'
+            )
 
     def _end_unit(self, unit: Unit) -> None:
         """Note that a unit is done."""

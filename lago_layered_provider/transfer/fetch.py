@@ -24,7 +24,7 @@ from .jobs import Jobs
 from .landing import place_blocks
 from .mapping import Mapped, find_map
 from .ordered import order_pieces
-from .ports import Mirrors, Progress, Provider
+from .ports import Caching, Mirrors, Progress, Provider
 from .retries import Retries
 from .shared import BlockRoom, Shared
 from .store_ports import Stage, Store
@@ -257,6 +257,8 @@ def can_differ(provider: Provider, path: str, old: bool) -> bool:
         old: an earlier run has left some of it; a power cut may have
             damaged that.
     """
+    if isinstance(provider, Caching):
+        provider.avoid_caches()
     if isinstance(provider, Mirrors):
         return provider.reject(path, old)
     return old

@@ -69,6 +69,14 @@ class Provider(Protocol):
 
 
 @runtime_checkable
+class Caching(Protocol):
+    """A provider whose answers may come out of a cache on the way."""
+
+    def avoid_caches(self) -> None:
+        """Let the server itself answer from now on: something was wrong."""
+
+
+@runtime_checkable
 class Mirrors(Protocol):
     """A provider that has several places for its files.
 

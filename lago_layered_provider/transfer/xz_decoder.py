@@ -19,7 +19,7 @@ class XzDecoder(MemberDecoder):
     """
 
     def __init__(self, consumed: int, preamble: bytes) -> None:
-        super().__init__(open_xz, consumed)
+        super().__init__(open_xz, consumed, (xz.HEADER_MAGIC,))
         self._records: List[xz_index.Record] = []
         self._whole = False
         self._index_bytes = 0
@@ -50,6 +50,8 @@ class XzDecoder(MemberDecoder):
             # Stream padding (2.2) comes in fours.
             zeros = len(self._pending) - len(self._pending.lstrip(b'\0'))
             self._drop(zeros & ~3)
+            if self._pending.strip(b'\0'):
+                self._check_next()
         if len(self._pending) < xz.HEADER_BYTES:
             return False
         self._preamble = bytes(self._pending[:xz.HEADER_BYTES])

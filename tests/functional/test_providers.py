@@ -671,6 +671,21 @@ def test_answers_that_are_none(
     assert not error.retryable and not error.hint
 
 
+def test_caches_are_asked_to_ask_the_server() -> None:
+    with rude(lambda _: (200, {}, DATA)) as (provider, server):
+        provider.open('el7').close()
+        provider.avoid_caches()
+        provider.open('el7', start=5).close()
+        provider.stat('el7')
+        for fresh in (False, True):
+            read_document(
+                provider.locate('el7'), limit=len(DATA), fresh=fresh
+            )
+    assert [
+        request[1].get('Cache-Control') for request in server.requests
+    ] == [None, 'no-cache', 'no-cache', None, 'no-cache']
+
+
 def test_ca_bundle_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('REQUESTS_CA_BUNDLE', '/nonexistent/ca.pem')
     error = fails(lambda: read_document('https://127.0.0.1:1/', limit=1))

@@ -206,10 +206,12 @@ def test_one_damaged_byte(
 
 
 @pytest.mark.parametrize('kind', KINDS)
-@pytest.mark.parametrize('after', [b'x', b'not the next unit', b'\0x' * 9])
+@pytest.mark.parametrize('after', [
+    b'x', b'\n\n\n\n', b'not the next unit', b'\0x' * 9,
+])
 def test_garbage_after_the_end(kind: str, after: bytes) -> None:
     decoder = make_decoder(name_of(kind))
-    with pytest.raises(CorruptStream):
+    with pytest.raises(CorruptStream, match='something else follows there'):
         list(decoder.feed(compress(kind, [b'layer']) + after))
         decoder.finish()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Any, Dict, List, Tuple, Union
 
@@ -63,8 +64,9 @@ UNUSABLE: Dict[str, Tuple[bytes, str]] = {
     'text': (b'Moved permanently', 'not JSON'),
     'cut off': (b'{"name": "lab", "templ', 'not JSON'),
     'two documents': (b'{"name": "lab"}{"name": "lab"}', 'not JSON'),
-    'binary': (b'QFI\xfb\x00\x00\x00\x03', 'not JSON'),
-    'broken UTF-8': (b'{"name": "lab\xff"}', 'not JSON'),
+    'binary': (b'QFI\xfb\x00\x00\x00\x03', 'not JSON: it is no text\n'),
+    'broken UTF-8': (b'{"name": "lab\xff"}', 'not JSON: it is no text\n'),
+    'gzip': (gzip.compress(b'{}'), 'not JSON: it is compressed by gzip\n'),
     'a list': (b'[]', 'not a JSON object'),
     'a number': (b'7', 'not a JSON object'),
     'a text in JSON': (b'"lab"', 'not a JSON object'),

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import pytest
 
+from lago_layered_provider import providers
 from lago_layered_provider.core.catalog import Unread
 from lago_layered_provider.core.errors import (
-    LayeredError, TemplateNotFound, TransferError,
+    LayeredError, SignatureRefused, TemplateNotFound, TransferError,
 )
 from lago_layered_provider.core.index import Index, parse_index
 from lago_layered_provider.core.wanted import Wanted
-from lago_layered_provider.index_reading import try_again
+from lago_layered_provider.index_reading import fetch_index, try_again
+from lago_layered_provider.providers import Document
 from lago_layered_provider.settings import Settings
 from lago_layered_provider.sources import Sources
+
+#: Whether each index was read past the caches.
+READ: List[bool] = []
 
 GONE = 'host name cannot be resolved'
 
@@ -33,7 +38,8 @@ class FakeRepository:
     def place(self) -> Unread:
         return Unread(self.location)
 
-    def read(self, *_: Any) -> Index:
+    def read(self, *arguments: Any) -> Index:
+        READ.append(arguments[-1])
         if not self.templates:
             raise TransferError(self.location, GONE)
         entry = {'source': 'web', 'handle': 'x', 'timestamp': 1}
@@ -73,6 +79,34 @@ def test_what_comes_after_a_repository_that_is_away_does_not_count() -> None:
     error = fails(sources, 'b')
     assert isinstance(error, TransferError)
     assert 'b is not in office, other, and the next' in error.message
+
+
+def test_after_a_wrong_image_no_cache_is_asked() -> None:
+    sources = sources_of(office=['a'])
+    READ.clear()
+    sources.find(Wanted('a'))
+    sources.renew()
+    sources.find(Wanted('a'))
+    assert READ == [False, True]
+
+
+def test_what_does_not_belong_together_is_read_again_past_the_caches(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: List[Tuple[str, bool]] = []
+
+    def read(location: str, fresh: bool = False, **_: Any) -> Document:
+        asked.append((location.rpartition('.')[2], fresh))
+        if location.endswith('.asc'):
+            raise TransferError(location, 'HTTP 404', status=404)
+        return Document(b'{}', None)
+
+    monkeypatch.setattr(providers, 'read_document', read)
+    with pytest.raises(SignatureRefused, match='not signed'):
+        fetch_index('http://a/repo.metadata', Settings(keyring='/keys'))
+    assert asked == [
+        ('metadata', False), ('asc', False), ('metadata', True), ('asc', True)
+    ]
 
 
 def test_the_only_repository_is_away() -> None:

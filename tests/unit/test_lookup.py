@@ -125,7 +125,10 @@ def test_header_only(
     })
     lookups = Lookups(provider)
     found = lookups.look_up(image_of())
-    sidecars = ['get top.metadata', 'get top.xz.metadata']
+    sidecars = [
+        f'get top{form}{suffix}'
+        for suffix in ('.metadata', '.hash') for form in ('', '.xz')
+    ]
     tails = [f'tail top{suffix}'] if compression == 'xz' else []
     heads = ['head top.xz', 'head top', 'head top.zst', 'head top.gz']
     assert provider.asked == sidecars + heads[:forms] + tails
@@ -146,7 +149,7 @@ def test_header_only(
     assert not provider.asked
     # The next image is asked for in the form that this one has.
     lookups.look_up(image_of('next'))
-    assert len(provider.asked) == 3 + len(tails)
+    assert len(provider.asked) == 5 + len(tails)
 
 
 XZ_BYTES = len(pack_xz(disk('el7')))
@@ -160,11 +163,17 @@ SIDECAR: Dict[str, Any] = {
     ({}, {'.metadata': SIDECAR}, ['get .metadata', 'stat .xz']),
     ({}, {'.xz.metadata': SIDECAR},
      ['get .metadata', 'get .xz.metadata', 'stat .xz']),
-    # The hash in the form of the metadata, and only when it is needed.
-    ({}, {'.metadata': {**SIDECAR, 'sha1': ''}},
+    # The hash only when it is needed, first in the form of the metadata.
+    ({}, {'.metadata': {**SIDECAR, 'sha1': ''}, '.hash': SHA1},
      ['get .metadata', 'get .hash', 'stat .xz']),
-    ({}, {'.xz.metadata': {**SIDECAR, 'sha1': ''}},
+    ({}, {'.xz.metadata': {**SIDECAR, 'sha1': ''}, '.xz.hash': SHA1},
      ['get .metadata', 'get .xz.metadata', 'get .xz.hash', 'stat .xz']),
+    ({}, {'.metadata': {**SIDECAR, 'sha1': ''}, '.xz.hash': SHA1},
+     ['get .metadata', 'get .hash', 'get .xz.hash', 'stat .xz']),
+    ({}, {'.hash': SHA1}, [
+        'get .metadata', 'get .xz.metadata', 'get .hash', 'head .xz',
+        'tail .xz',
+    ]),
     ({'metadata': {}, 'base': None, 'size': 7}, {},
      ['get .hash', 'get .xz.hash', 'stat .xz']),
     ({'metadata': {}, 'base': None, 'size': 7, 'compression': None}, {},
@@ -181,7 +190,8 @@ SIDECAR: Dict[str, Any] = {
     ({}, {'.metadata': {**SIDECAR, 'size': 'large'}},
      ['get .metadata', 'head .xz', 'tail .xz']),
     ({'metadata': {}}, {}, [
-        'get .metadata', 'get .xz.metadata', 'head .xz', 'tail .xz',
+        'get .metadata', 'get .xz.metadata', 'get .hash', 'get .xz.hash',
+        'head .xz', 'tail .xz',
     ]),
 ])
 def test_only_what_is_missing_is_asked(
@@ -189,10 +199,13 @@ def test_only_what_is_missing_is_asked(
 ) -> None:
     provider = MemoryProvider({
         'top.xz': pack_xz(disk('el7')), 'top': disk('el7'),
-        **{f'top{suffix}': metadata(**keys)
-           for suffix, keys in files.items()},
+        **{f'top{suffix}': said.encode() if said == SHA1
+           else metadata(**said) for suffix, said in files.items()},
     })
-    Lookups(provider).look_up(image_of(**fields))
+    found = Lookups(provider).look_up(image_of(**fields))
+    assert bool(found.digests) == any(SHA1 in str(each) for each in (
+        fields, *files.values()
+    ))
     assert [one.replace('top', '') for one in provider.asked] == asked
 
 

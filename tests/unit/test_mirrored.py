@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lago_layered_provider.core.errors import TransferError
 from lago_layered_provider.lookup_read import read_small
 from lago_layered_provider.providers.mirrored import Mirrored
+from lago_layered_provider.transfer.fetch import can_differ
 from lago_layered_provider.transfer.ports import FileInfo, Mirrors
 
 PATH = 'base.qcow2'
@@ -97,6 +98,26 @@ class Bytes:
 
     def close(self) -> None:
         pass
+
+
+class CachedPlace(Place):
+    """A place behind a cache."""
+
+    avoided = False
+
+    def avoid_caches(self) -> None:
+        self.avoided = True
+
+
+def test_a_wrong_image_is_fetched_anew_past_the_caches() -> None:
+    cached, plain = CachedPlace('a'), Place('b')
+    source, _ = mirrored(cached, plain)
+    assert not cached.avoided
+    assert can_differ(source, PATH, True)
+    assert cached.avoided
+    alone = CachedPlace('c')
+    assert not can_differ(alone, PATH, False)
+    assert alone.avoided
 
 
 def mirrored(*places: Place) -> Tuple[Mirrored, List[str]]:
