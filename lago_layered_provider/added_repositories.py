@@ -10,13 +10,12 @@ from . import git_clone, gpg
 from .core import errors
 from .core.model import check_name
 from .index_reading import Fetched, refuse_older
-from .repositories import find_json
+from .repositories import find_json, mark_of
 from .repos_directory import (
     GIT,
     INDEX,
     Added,
     ReposDirectory,
-    mark_of,
     parse,
     read_bytes,
     read_index,

@@ -7,13 +7,12 @@ anything else is done with the bytes, and again whenever a kept index is used.
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass
 from typing import Callable, Optional, TypeVar
 
 from .core import errors, index, places
-from .core.index import Index
+from .core.index import Index, is_remote
 from .providers import Document
 from .settings import Settings
 from .store import KeptIndex, Store
@@ -190,12 +189,6 @@ def refuse_older(
             f'purpose, remove {path}.'
         ),
     )
-
-
-def is_remote(location: str) -> bool:
-    """Tell whether a server has to be asked for what is there."""
-    scheme = re.match(r'([A-Za-z][A-Za-z0-9+.-]*)://', location)
-    return scheme is not None and scheme.group(1).lower() != 'file'
 
 
 def try_again(

@@ -14,6 +14,7 @@ from typing import Callable, Dict, Mapping, Optional, Tuple
 
 from . import provision
 from .core import errors, pins, resolve
+from .core.index import is_remote
 from .core.model import Chain, Digest, Image, ImageRef
 from .core.names import own_place, store_names
 from .core.pins import Lock, Wish
@@ -21,7 +22,6 @@ from .core.wanted import Pin, Pins, Wanted, sort_digests
 from .environment import Environment
 from .lines import Lines
 from .providers.http_errors import hide_password
-from .repositories import is_remote
 from .sources import Sources
 from .store import Store
 

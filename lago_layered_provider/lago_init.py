@@ -31,11 +31,10 @@ from . import (
     repository,
 )
 from .core import errors
+from .core.index import is_remote
 from .core.initfile import REPOSITORIES
 from .core.model import BaseName
-from .repositories import (
-    ByName, ByPath, Repository, is_remote, search_order,
-)
+from .repositories import ByName, ByPath, Repository, search_order
 from .settings import read_flag
 from .store import Usage
 from .template_store import TemplateStore

@@ -27,7 +27,7 @@ from typing import Iterator, List, Optional
 
 from .core import errors, index, model
 from .core.index import Index
-from .repositories import find_json
+from .repositories import find_json, mark_of
 
 GIT, INDEX = 'git', 'index'
 CHANGING = '.changing-'
@@ -180,11 +180,6 @@ def read_index(path: str) -> Optional[Index]:
         return parse(read_bytes(path), path)
     except (OSError, errors.IndexFaults):
         return None
-
-
-def mark_of(clone: str) -> str:
-    """Return the file that says where a clone is from."""
-    return os.path.join(clone, '.git', 'lago-url')
 
 
 def read_bytes(path: str) -> bytes:

@@ -15,15 +15,16 @@ from typing import (
 
 from .core import errors
 from .core.catalog import Unread
-from .core.index import Index
+from .core.index import Index, is_remote
 from .core.initfile import REPOSITORIES, RepositoryEntry
-from .index_reading import Warn, is_remote, read_index, try_again
+from .core.places import local_path
+from .index_reading import Warn, read_index, try_again
 from .settings import Settings
 from .store import Store
 
 __all__ = [
     'ByName', 'ByPath', 'Repository', 'Warn', 'expand', 'find_entries',
-    'find_json', 'is_remote', 'search_order', 'try_again',
+    'find_json', 'search_order', 'try_again',
 ]
 
 
@@ -56,9 +57,10 @@ class ByPath:
             TransferError, IndexFaults, Offline: there is none to use.
             SignatureRefused: a keyring is set, and it is not signed well.
         """
-        return read_index(
+        found = read_index(
             self.location, settings, warn, store, keep, fresh
         )
+        return found if is_remote(self.location) else _trace(found)
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class ByName:
             if found.name == self.name:
                 if settings.keyring:
                     found = ByPath(path).read(settings, warn)
-                return replace(found, origin=_find_origin(path))
+                return found
             known.append(found.name)
         raise errors.TemplateNotFound(
             f'Repository {self.name!r} is not in {self.directory}; there '
@@ -124,13 +126,42 @@ class ByName:
             yield path, found
 
 
+def _trace(found: Index) -> Index:
+    """Return an index in a file of this machine, with where it came from."""
+    path = local_path(found.location)
+    if path is None:
+        path = os.path.expanduser(os.path.expandvars(found.location))
+    return replace(found, origin=_find_origin(path), clone=_find_clone(path))
+
+
 def _find_origin(path: str) -> str:
-    """Return the URL that an index was added from, '' for others."""
+    """Return the URL or path that an index was added from, '' for others."""
+    name, ending = os.path.splitext(path)
+    if ending != '.json':
+        return ''
     try:
-        with open(f'{path[:-len(".json")]}.url', encoding='utf-8') as stream:
-            return stream.readline().strip()
+        with open(f'{name}.url', encoding='utf-8') as stream:
+            origin = stream.readline().strip()
     except (OSError, UnicodeError):
         return ''
+    # Shortcuts of other programs have that ending, too.
+    return origin if '://' in origin or os.path.isabs(origin) else ''
+
+
+def _find_clone(path: str) -> str:
+    """Return the git repository that an index was added with, '' for none.
+    """
+    above = os.path.dirname(os.path.realpath(path))
+    while above != os.path.dirname(above):
+        if os.path.lexists(mark_of(above)):
+            return above
+        above = os.path.dirname(above)
+    return ''
+
+
+def mark_of(clone: str) -> str:
+    """Return the file that says where a clone is from."""
+    return os.path.join(clone, '.git', 'lago-url')
 
 
 def find_json(directory: str) -> List[str]:

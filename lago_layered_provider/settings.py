@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, fields
-from typing import Any, Callable, Dict, Mapping, Optional
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from .core.errors import SettingsError
 from .core.sizes import UNITS
@@ -33,6 +33,7 @@ class Settings:
         jobs: layers that are worked on at the same time.
         connections: open at the same time to one server.
         keyring: who may sign indexes; None: they need no signature.
+        local_roots: directories that an index from the network may use.
     """
 
     jobs: int = 3
@@ -44,6 +45,7 @@ class Settings:
     offline: bool = False
     progress: str = 'auto'
     keyring: Optional[str] = None
+    local_roots: Tuple[str, ...] = ()
 
     @property
     def blocks(self) -> int:
@@ -140,6 +142,14 @@ def _path(text: str) -> Optional[str]:
     return path or None
 
 
+def _paths(text: str) -> Tuple[str, ...]:
+    try:
+        found = map(_path, map(str.strip, text.split(':')))
+        return tuple(path for path in found if path)
+    except ValueError as error:
+        raise ValueError(f'{error}; several with ":" between them') from None
+
+
 def _yes_or_no(text: str) -> bool:
     known = {'1': True, 'yes': True, 'true': True, 'on': True,
              '0': False, 'no': False, 'false': False, 'off': False}
@@ -158,4 +168,5 @@ _READERS: Dict[str, Callable[[str], Any]] = {
     'offline': _yes_or_no,
     'progress': _progress,
     'keyring': _path,
+    'local_roots': _paths,
 }

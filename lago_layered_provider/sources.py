@@ -273,7 +273,7 @@ class Sources:
         return self._lookups[key]
 
     def _make_provider(self, image: Image) -> Provider:
-        from .providers import make_provider
+        from .providers import open_places
         from .providers.mirrored import Mirrored
 
         found, faults = self._places_of(image)
@@ -281,22 +281,20 @@ class Sources:
             found = tuple(
                 place for place in found if place.type == LOCAL_TYPE
             ) or found
-        providers: List[Provider] = []
-        failures: List[errors.LayeredError] = []
-        for place in found:
-            try:
-                providers.append(make_provider(
-                    place.type, place.args, timeout=self.settings.timeout
-                ))
-            except errors.SettingsError as error:
-                failures.append(error)
-        if not providers:
-            raise failures[0]
-        for fault in (*faults, *(error.message for error in failures)):
-            self.warn(
-                f'{image.location}: source {image.source}: {fault}; going on '
-                f'without it'
+        where = f'{image.location}: source {image.source}'
+        try:
+            providers, left_out = open_places(
+                [(place.type, place.args) for place in found],
+                timeout=self.settings.timeout,
+                roots=self.catalog.index_of(image).roots(
+                    self.settings.local_roots
+                ),
             )
+        except errors.SettingsError as error:
+            error.message = f'{where}: {error.message}'
+            raise
+        for fault in (*faults, *left_out):
+            self.warn(f'{where}: {fault}; going on without it')
         if len(providers) == 1:
             return providers[0]
         return Mirrored(providers, self.warn)

@@ -13,7 +13,8 @@ from typing import Any, Dict, List
 from .. import report, report_tables
 from ..added_repositories import AddedRepositories
 from ..core import errors
-from ..index_reading import Fetched, fetch_index, is_remote
+from ..core.index import is_remote
+from ..index_reading import Fetched, fetch_index
 from ..repos_directory import Added, Known, ReposDirectory, parse
 from .context import FAILED_STATUS, Context
 

@@ -10,9 +10,10 @@ where they stand (`index_scan`).
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field, replace
 from typing import (
-    Any, Iterator, List, Mapping, Optional, Tuple, Union,
+    Any, Iterator, List, Mapping, Optional, Sequence, Tuple, Union,
 )
 
 from . import entry, errors, formats, model
@@ -27,6 +28,12 @@ LARGE_BYTES = 2**20
 
 #: A timestamp, and the version that has it.
 Aged = Tuple[float, str]
+
+
+def is_remote(location: str) -> bool:
+    """Tell whether a server has to be asked for what is there."""
+    scheme = re.match(r'([A-Za-z][A-Za-z0-9+.-]*)://', location)
+    return scheme is not None and scheme[1].lower() != 'file'
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,8 @@ class Index:
             it does not say so.
         origin: where `location` is a copy of; '' for itself. Relative
             sources are relative to it.
+        clone: the directory of the git repository that it was cloned with,
+            '' for none.
     """
 
     name: str
@@ -61,6 +70,22 @@ class Index:
     raw_templates: Mapping[str, Any] = field(repr=False)
     timestamp: Optional[float] = None
     origin: str = ''
+    clone: str = ''
+
+    def roots(self, allowed: Sequence[str]) -> Optional[Tuple[str, ...]]:
+        """Return the directories of this machine that it may use.
+
+        Args:
+            allowed: to indexes that came over the network.
+
+        Returns:
+            None for any.
+        """
+        if self.clone:
+            return (self.clone, *allowed)
+        if is_remote(self.origin or self.location):
+            return tuple(allowed)
+        return None
 
     def templates(self) -> Tuple[str, ...]:
         """The names of all templates."""

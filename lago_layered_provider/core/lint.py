@@ -46,6 +46,7 @@ LEVELS: Mapping[str, Level] = {
     'source-faulty': Level.ERROR,
     'source-unreachable': Level.ERROR,
     'source-local': Level.WARNING,
+    'source-here': Level.NOTE,
     'mirror-unreachable': Level.WARNING,
     'mirror-incomplete': Level.WARNING,
     'mirror-differs': Level.ERROR,

@@ -2,7 +2,8 @@
 
 A root or base URL that is relative means "from the directory of the index":
 a copy of the whole repository works from any place, as files and over HTTP.
-It never leads out of that directory.
+It never leads out of that directory. Whether an index may use a directory of
+this machine is decided where its provider is built (`Index.roots`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from typing import List, Optional, Tuple
 from . import errors
 from .index import SourceSpec
 from .model import show
+
+#: More than that serve nobody, and each one is asked where others fail.
+MAX_MIRRORS = 16
 
 #: The source types whose argument of that name may be relative.
 ARGUMENTS = {'file': 'root', 'http': 'baseurl'}
@@ -46,7 +50,12 @@ def find_places(
             hint='Tell the admin of the repository.',
         ) from None
     faults: List[str] = []
-    for mirror in spec.mirrors:
+    if len(spec.mirrors) > MAX_MIRRORS:
+        faults.append(
+            f'{len(spec.mirrors)} mirrors; only the first {MAX_MIRRORS} of '
+            f'them are used'
+        )
+    for mirror in spec.mirrors[:MAX_MIRRORS]:
         try:
             place = _resolve_mirror(mirror, location)
         except ValueError as error:
@@ -84,7 +93,7 @@ def _resolve_mirror(mirror: str, location: str) -> SourceSpec:
         return SourceSpec('file', {'root': mirror})
     if scheme[1].lower() in ('http', 'https'):
         return SourceSpec('http', {'baseurl': mirror})
-    path = _local_path(mirror)
+    path = local_path(mirror)
     if path is None:
         raise ValueError(f'{show(mirror)} is no http, https or file URL')
     return SourceSpec('file', {'root': path})
@@ -122,14 +131,14 @@ def _beside(location: str, relative: str, *, quoted: bool) -> SourceSpec:
             parts = [_quote(name) for name in names]
         url = '/'.join([web[1] + above, *parts])
         return SourceSpec('http', {'baseurl': f'{url}/'})
-    path = _local_path(location)
+    path = local_path(location)
     directory = posixpath.dirname(location if path is None else path)
     return SourceSpec('file', {
         'root': posixpath.join(directory or '.', *names)
     })
 
 
-def _local_path(url: str) -> Optional[str]:
+def local_path(url: str) -> Optional[str]:
     """Return the path in a file URL, None for other locations."""
     local = _LOCAL.match(url)
     return _unquote(url[local.end():]) if local else None

@@ -13,13 +13,20 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass
-from typing import Any, Callable, List, Mapping, Optional, cast
+from typing import (
+    Any, Callable, Iterable, List, Mapping, Optional, Sequence, Tuple, cast,
+)
 from urllib.parse import unquote
 
 from ..core.errors import SettingsError, TransferError
 from ..transfer.ports import Provider
 
 NAMESPACE = 'lago.plugins.template_provider'
+
+LOCAL_HINT = (
+    'Tell the admin of the repository. If this machine has its images, name '
+    'their directory as local_roots in section [template_repo] of lago.conf.'
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,8 @@ class Document:
 
 
 def make_provider(
-    type_name: str, args: Mapping[str, Any], *, timeout: float = 30
+    type_name: str, args: Mapping[str, Any], *, timeout: float = 30,
+    roots: Optional[Sequence[str]],
 ) -> Provider:
     """Build the provider of a source as its index describes it.
 
@@ -42,10 +50,11 @@ def make_provider(
         type_name: the `type` of the source.
         args: its `args`; they become keyword arguments, as in Lago.
         timeout: set as the provider's attribute of that name; seconds.
+        roots: the directories of this machine that it may use; None: any.
 
     Raises:
         SettingsError: no such type is installed, or it does not take these
-            arguments.
+            arguments, or would use another directory.
     """
     provider_class = _find_class(type_name)
     try:
@@ -58,7 +67,62 @@ def make_provider(
             hint='The index is wrong; tell the admin of the repository.',
         ) from error
     setattr(provider, 'timeout', timeout)
+    if roots is not None:
+        _confine(provider, type_name, roots)
     return provider
+
+
+def _confine(
+    provider: Provider, type_name: str, roots: Sequence[str]
+) -> None:
+    """Let a provider use only these directories of this machine.
+
+    Raises:
+        SettingsError: it does not, or does not say that it uses none.
+    """
+    if getattr(provider, 'remote', False):
+        return
+    confine = getattr(provider, 'confine', None)
+    try:
+        if confine is None:
+            raise ValueError(
+                f'providers of type {type_name} do not say that they use '
+                f'nothing of this machine'
+            )
+        confine(roots)
+    except ValueError as error:
+        raise SettingsError(
+            f'refused: {error}; an index that came over the network may '
+            f'use only the network'
+            + (f' and {", ".join(roots)}' if roots else ''),
+            hint=LOCAL_HINT,
+        ) from None
+
+
+def open_places(
+    places: Iterable[Tuple[str, Mapping[str, Any]]], *, timeout: float,
+    roots: Optional[Sequence[str]],
+) -> Tuple[List[Provider], List[str]]:
+    """Build the providers of a source's places, each given by type and args.
+
+    Returns:
+        at least one, best first, and why each of the others was left out.
+
+    Raises:
+        SettingsError: none can be built; as `make_provider` of the first.
+    """
+    found: List[Provider] = []
+    failures: List[SettingsError] = []
+    for type_name, args in places:
+        try:
+            found.append(make_provider(
+                type_name, args, timeout=timeout, roots=roots
+            ))
+        except SettingsError as error:
+            failures.append(error)
+    if not found:
+        raise failures[0]
+    return found, [error.message for error in failures]
 
 
 @functools.lru_cache(maxsize=None)

@@ -6,7 +6,7 @@ import errno
 import io
 import os
 import stat
-from typing import List, Optional
+from typing import List, Optional, Sequence, Tuple
 
 from ..core.errors import TransferError
 from ..transfer.ports import FileInfo
@@ -46,6 +46,11 @@ def _open_regular(name: str) -> io.FileIO:
     raise TransferError(name, 'it is not a regular file')
 
 
+def _is_inside(path: str, roots: Sequence[str]) -> bool:
+    """Tell whether a path without links is in one of the directories."""
+    return any(os.path.commonpath([root, path]) == root for root in roots)
+
+
 def _inform(file: io.FileIO) -> FileInfo:
     """Describe an open file; its state is told by inode, time and size."""
     found = os.fstat(file.fileno())
@@ -66,6 +71,35 @@ class FileProvider(LagoMethods):
         if not isinstance(root, str) or not root:
             raise ValueError(f'root {root!r} is not a directory name')
         self.root = _expand(root)
+        self._given = root
+        self._roots: Optional[Tuple[str, ...]] = None
+
+    def confine(self, roots: Sequence[str]) -> None:
+        """Let it read only what is in these directories, links resolved.
+
+        Raises:
+            ValueError: its own one is in none of them.
+        """
+        if self.root != self._given:
+            # Who wrote it must not learn from us what they stand for.
+            raise ValueError(f'root {self._given} holds a variable or ~')
+        self._roots = tuple(map(os.path.realpath, roots))
+        if not _is_inside(os.path.realpath(self.root), self._roots):
+            raise ValueError(f'root {self.root} is of this machine')
+
+    def _open(self, path: str) -> io.FileIO:
+        name = self.locate(path)
+        file = _open_regular(name)
+        if self._roots is not None:
+            # Of the open file: a link may change at any time.
+            real = os.readlink(f'/proc/self/fd/{file.fileno()}')
+            if not _is_inside(real, self._roots):
+                file.close()
+                raise TransferError(
+                    name, f'refused: it leads to {real}, outside of what '
+                    f'an index from the network may use'
+                )
+        return file
 
     def locate(self, path: str) -> str:
         """Return the file name of `path`."""
@@ -73,7 +107,7 @@ class FileProvider(LagoMethods):
 
     def stat(self, path: str) -> FileInfo:
         """Return the size and state of a file."""
-        with _open_regular(self.locate(path)) as file:
+        with self._open(path) as file:
             return _inform(file)
 
     def open(
@@ -86,7 +120,7 @@ class FileProvider(LagoMethods):
     ) -> FileStream:
         """Open a file as `ports.Provider.open` says."""
         name = self.locate(path)
-        file = _open_regular(name)
+        file = self._open(path)
         info = _inform(file)
         changed = validator is not None and validator != info.validator
         if changed or start > (info.size or 0):

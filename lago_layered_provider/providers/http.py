@@ -54,11 +54,16 @@ class HttpProvider(LagoMethods):
             be set later too.
     """
 
+    remote = True
     sidecar_suffixes: Tuple[str, ...] = ('.xz', '')
 
     def __init__(self, baseurl: str, *, timeout: float = 30) -> None:
-        if not isinstance(baseurl, str) or not urlsplit(baseurl).netloc:
-            raise ValueError(f'baseurl {baseurl!r} is not a URL')
+        if (
+            not isinstance(baseurl, str)
+            or not re.match('https?:', baseurl, re.IGNORECASE)
+            or not urlsplit(baseurl).netloc
+        ):
+            raise ValueError(f'baseurl {baseurl!r} is no http or https URL')
         if not timeout > 0:
             raise ValueError(f'timeout {timeout!r} is not above 0')
         self.baseurl = baseurl

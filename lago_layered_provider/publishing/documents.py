@@ -9,8 +9,8 @@ from typing import Optional
 
 from .. import lookup_read
 from ..core import errors, index, places
-from ..core.index import SourceSpec
-from ..index_reading import MAX_SIGNATURE_BYTES, is_remote, try_again
+from ..core.index import SourceSpec, is_remote
+from ..index_reading import MAX_SIGNATURE_BYTES, try_again
 from ..providers import make_provider, read_document
 from ..settings import Settings
 from ..transfer.ports import Provider
@@ -61,7 +61,9 @@ def read_documents(location: str, settings: Settings) -> Documents:
 def open_beside(location: str, settings: Settings) -> Provider:
     """Return the files that are beside an index."""
     spec = places.find_places(BESIDE, location)[0][0]
-    return make_provider(spec.type, spec.args, timeout=settings.timeout)
+    return make_provider(
+        spec.type, spec.args, timeout=settings.timeout, roots=None
+    )
 
 
 def _read(location: str, limit: int, settings: Settings) -> Optional[bytes]:

@@ -66,10 +66,13 @@ def _decoded(location: str, timeout: float) -> Iterator[bytes]:
     directory, _, name = location.rpartition('/')
     if re.match('https?://', location):
         provider = make_provider(
-            'http', {'baseurl': f'{directory}/'}, timeout=timeout
+            'http', {'baseurl': f'{directory}/'}, timeout=timeout,
+            roots=None,
         )
     else:
-        provider = make_provider('file', {'root': directory or '/'})
+        provider = make_provider(
+            'file', {'root': directory or '/'}, roots=None
+        )
     with contextlib.closing(provider.open(name)) as stream:
         first = stream.read(READ_BYTES)
         rest = iter(lambda: stream.read(READ_BYTES), b'')

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence
+from typing import (
+    Dict, Iterable, Iterator, List, Optional, Sequence, Tuple,
+)
 
 from ..core import errors, places
-from ..core.index import Index, SourceSpec
+from ..core.index import Index, SourceSpec, is_remote
 from ..core.lint import Finding
 from ..core.lint_seen import MirrorFile, Seen
 from ..core.model import Image, show
-from ..index_reading import is_remote
-from ..providers import make_provider
+from ..providers import open_places
 from ..settings import Settings
 from ..transfer.ports import Provider
 from .inspection import Inspector, Place
 
 #: Of one source; a single file that is gone is no source that is gone.
 FEWEST_IMAGES = 2
+
+#: Beside it nothing is a directory of this machine.
+ANY_URL = 'https://localhost/'
 
 
 class Source:
@@ -75,38 +79,51 @@ def open_sources(
             continue  # that was said already
         try:
             specs, faults = places.find_places(spec, index.location)
-            provider = _open(specs[0], settings)
+            opened, left_out = open_places(
+                [(each.type, each.args) for each in specs],
+                timeout=settings.timeout,
+                roots=index.roots(settings.local_roots),
+            )
         except errors.LayeredError as error:
             findings.append(Finding(
                 'source-faulty', f'source {show(name)}: {error.message}'
             ))
             continue
-        mirrors = []
-        for each in specs[1:]:
-            try:
-                mirror = _open(each, settings)
-            except errors.LayeredError as error:
-                faults = (*faults, error.message)
-            else:
-                mirrors.append(Place(mirror, mirror.locate('')))
         findings += [
             Finding('source-faulty', f'source {show(name)}: {fault}')
-            for fault in faults
+            for fault in (*faults, *left_out)
         ]
-        if is_remote(index.location) and specs[0].type == 'file':
-            findings.append(Finding(
-                'source-local', f'source {show(name)} is the directory '
-                f'{specs[0].args.get("root")}: only clients that have it '
-                f'can use the images',
-            ))
+        findings += [
+            Finding(code, f'source {show(name)}: {said}')
+            for code, said in _judge_local(index, spec, opened)
+        ]
+        provider, *mirrors = opened
         found[name] = Source(name, provider, Inspector(
-            Place(provider, provider.locate('')), mirrors, settings.retries
+            Place(provider, provider.locate('')),
+            [Place(each, each.locate('')) for each in mirrors],
+            settings.retries,
         ))
     return found
 
 
-def _open(spec: SourceSpec, settings: Settings) -> Provider:
-    return make_provider(spec.type, spec.args, timeout=settings.timeout)
+def _judge_local(
+    index: Index, spec: SourceSpec, opened: Sequence[Provider]
+) -> Iterator[Tuple[str, str]]:
+    """Say which of its places are directories that clients must have."""
+    if is_remote(index.location):
+        for provider in opened:
+            if not getattr(provider, 'remote', False):
+                yield 'source-local', (
+                    f'{provider.locate("")} can be used only by clients that '
+                    f'have it, and allow it with local_roots in lago.conf'
+                )
+        return
+    for place in places.find_places(spec, ANY_URL)[0]:
+        if place.type == 'file':
+            yield 'source-here', (
+                f'{place.args.get("root")} is refused by clients that read '
+                f'this index over the network'
+            )
 
 
 def judge_mirrors(seen: Iterable[Seen]) -> Iterator[Finding]:

@@ -465,8 +465,18 @@ def test_mirrors(site: Site, web: Nginx, tmp_path: Path) -> None:
 def test_a_directory_in_an_index_of_the_web(site: Site, web: Nginx) -> None:
     site.index['sources']['lab']['args']['root'] = str(site.root)
     site.write()
-    assert site.codes(at=f'{web.url}/') == {('source-local', None)}
-    assert site.codes() == set()
+    refused = {('source-faulty', None)}
+    assert site.codes(at=f'{web.url}/') == refused
+    assert site.codes() == {('source-here', None)}
+    allow = {'LAGO__TEMPLATE_REPO__LOCAL_ROOTS': str(site.root)}
+    assert site.codes(at=f'{web.url}/', **allow) == {('source-local', None)}
+    # A mirror disables itself only.
+    site.index['sources']['lab'] = {
+        'type': 'file', 'args': {'root': '.'}, 'mirrors': [str(site.root)],
+    }
+    site.write()
+    assert site.codes(at=f'{web.url}/') == refused
+    assert site.codes() == {('source-here', None)}
 
 
 def test_a_layer_that_carries_its_base(tmp_path: Path) -> None:

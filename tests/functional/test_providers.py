@@ -767,7 +767,7 @@ def test_an_address_without_sense_is_one_error(url: str) -> None:
     assert not error.retryable
     if url.startswith('http'):
         with pytest.raises((SettingsError, TransferError)):
-            make_provider('http', {'baseurl': url}).open('y')
+            make_provider('http', {'baseurl': url}, roots=None).open('y')
 
 
 # Files.
@@ -839,7 +839,8 @@ from lago_layered_provider.core.errors import SettingsError
 from lago_layered_provider.providers import make_provider
 assert not {'requests', 'stevedore'} & set(sys.modules)
 try:
-    print(make_provider(sys.argv[1], json.loads(sys.argv[2])).locate('a b'))
+    args = json.loads(sys.argv[2])
+    print(make_provider(sys.argv[1], args, roots=None).locate('a b'))
 except SettingsError as error:
     print(error)
 '''
@@ -911,7 +912,7 @@ def test_types(
 
 def test_types_in_this_process() -> None:
     with pytest.raises(SettingsError, match='gluster'):
-        make_provider('gluster', {})
+        make_provider('gluster', {}, roots=None)
 
 
 # Files of the real compressors, through a provider, cut and resumed.

@@ -169,3 +169,83 @@ def test_repository_is_found_by_its_name(
     run('cp', repo.index_path, box.root / 'repos' / 'deep' / 'mine.json')
     init_well(box)
     check_disks(box, forest, vm0='base')
+
+
+# What an index that came over the network may use
+
+REFUSED = 'an index that came over the network may use only the network'
+
+
+def secret_of(root: Path, forest: Dict[str, DiskImage]) -> Path:
+    """Return the directory of an image that only its owner may read."""
+    secret = root / 'secret'
+    secret.mkdir()
+    run('cp', forest['base'].path, secret / 'base.qcow2')
+    (secret / 'base.qcow2').chmod(0o600)
+    return secret
+
+
+def publish_place(
+    repo: Publisher, path: Path, type_name: str, *mirrors: str, **args: str
+) -> None:
+    """Publish an image that is at some place, all told in the index."""
+    made = repo.add(path, 'base', compression=None, handle='base.qcow2')
+    repo.edit(lambda index: index['sources'].update(lab={
+        'type': type_name, 'args': args, 'mirrors': list(mirrors),
+    }))
+    repo.write()
+    made.file.unlink()
+
+
+def test_a_directory_in_an_index_of_the_network(
+    forest: Dict[str, DiskImage], tmp_path: Path, server: Nginx
+) -> None:
+    secret = secret_of(tmp_path, forest)
+    publish_place(
+        Publisher(server.root), secret / 'base.qcow2', 'file',
+        f'{secret}', secret.as_uri(), '$HOME', '~', f'{server.url}/no/',
+        root=str(secret),
+    )
+    url = f'{server.url}/repo.metadata'
+    box = LagoSandbox(tmp_path / 'box', {'vm0': 'base'}, repo=url)
+    pull = ('template-repo', 'pull', 'base', '--repo')
+    done = box.run(*pull, url)
+    assert done.code == 2, done.output
+    said = ' '.join(done.stderr.split())
+    assert said.count(REFUSED) == 3, said  # one place is told once
+    assert f'{url}: source lab: refused: root {secret}' in said
+    assert f'{server.url}/no/base.qcow2' in said
+    assert box.stored() == []
+    # A copy of it here is not of this machine either.
+    assert box.run('template-repo', 'add', url).code == 0
+    done = box.run(*pull, str(box.root / 'repos' / 'lab.json'))
+    assert done.code == 2 and REFUSED in ' '.join(done.stderr.split())
+    assert box.stored() == []
+    box.extra_env['LAGO__TEMPLATE_REPO__LOCAL_ROOTS'] = f'/no:{tmp_path}'
+    init_well(box)
+    check_disks(box, forest, vm0='base')
+
+
+def test_a_directory_in_an_index_of_git(
+    forest: Dict[str, DiskImage], tmp_path: Path
+) -> None:
+    secret = secret_of(tmp_path, forest)
+    repo = Publisher(tmp_path / 'field')
+    publish_place(repo, secret / 'base.qcow2', 'file', 'link', root='here')
+    (repo.root / 'link').symlink_to(secret)
+    (repo.root / 'here').mkdir()
+    (repo.root / 'here' / 'base.qcow2').symlink_to(secret / 'base.qcow2')
+    repo.index_path.rename(repo.root / 'lab.json')
+    run('git', '-C', repo.root, 'init', '--quiet')
+    run('git', '-C', repo.root, 'add', '--all')
+    run('git', '-C', repo.root, '-c', 'user.name=a', '-c',
+        'user.email=a@example.com', 'commit', '--quiet', '-m', 'Index')
+    box = LagoSandbox(tmp_path / 'box', {'vm0': 'base'})
+    done = box.run('template-repo', 'add', f'file://{repo.root}')
+    assert done.code == 0, done.output
+    done = box.init('--template-repo-name', 'lab')
+    assert done.code == 2, done.output
+    said = ' '.join(done.output.split())
+    assert f'refused: it leads to {secret}/base.qcow2' in said
+    assert REFUSED in said
+    assert box.stored() == []

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Tuple
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_layered_provider.core.errors import IndexFaults
-from lago_layered_provider.core.index import SourceSpec
-from lago_layered_provider.core.places import find_places, signature_of
+from lago_layered_provider import providers
+from lago_layered_provider.core.errors import (
+    IndexFaults, SettingsError, TransferError,
+)
+from lago_layered_provider.core.index import Index, SourceSpec
+from lago_layered_provider.core.places import (
+    MAX_MIRRORS, find_places, signature_of,
+)
+from lago_layered_provider.providers import make_provider, open_places
+from lago_layered_provider.repositories import ByName, ByPath, mark_of
+from lago_layered_provider.settings import Settings
 
 WEB = 'https://host:8080/a/b/repo.metadata'
 FILE = '/srv/images/repo.metadata'
@@ -133,6 +144,172 @@ def test_a_faulty_mirror_disables_itself() -> None:
     assert [fault.split()[1] for fault in faults] == [
         "'rsync://one/x'", "'../up'"
     ]
+
+
+def test_mirrors_without_end_are_a_few() -> None:
+    spec = SourceSpec('http', {'baseurl': 'http://h/'}, tuple(
+        f'http://h{number}/' for number in range(3000)
+    ))
+    found, faults = find_places(spec, WEB)
+    assert len(found) == 1 + MAX_MIRRORS
+    assert faults == (
+        f'3000 mirrors; only the first {MAX_MIRRORS} of them are used',
+    )
+
+
+# What an index may use of the machine that reads it
+
+NOTHING = Index('x', WEB, {}, {})
+
+
+@pytest.mark.parametrize('location, origin, clone, roots', [
+    (FILE, '', '', None),
+    ('file:///srv/repo.metadata', '', '', None),
+    (FILE, '/srv/other.json', '', None),
+    (FILE, 'FILE:///srv/other.json', '', None),
+    (WEB, '', '', ('/mnt',)),
+    ('HTTP://h/x', '', '', ('/mnt',)),
+    ('s3://bucket/x', '', '', ('/mnt',)),
+    # Where it lies now says nothing.
+    (FILE, WEB, '', ('/mnt',)),
+    ('/repos/x/a.json', '', '/repos/x', ('/repos/x', '/mnt')),
+    ('/repos/x/a.json', '/tmp', '/repos/x', ('/repos/x', '/mnt')),
+])
+def test_what_came_over_the_network(
+    location: str, origin: str, clone: str,
+    roots: Optional[Tuple[str, ...]],
+) -> None:
+    found = replace(NOTHING, location=location, origin=origin, clone=clone)
+    assert found.roots(('/mnt',)) == roots
+    assert not roots or found.roots(()) == roots[:-1]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a directory with images, one of them a link to elsewhere."""
+    for name in ('allowed', 'allowed-not', 'secret'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'image').write_text(name)
+    (tmp_path / 'allowed' / 'link').symlink_to('../secret/image')
+    (tmp_path / 'allowed' / 'out').symlink_to('../secret')
+    (tmp_path / 'to-allowed').symlink_to('allowed')
+    monkeypatch.setenv('HERE', str(tmp_path))
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize('root', [
+    '{}/secret', '{}/allowed-not', '{}/allowed/..', '{}/allowed/out', '{}',
+    '/', '$HERE/allowed', '~/allowed', 'secret', '$UNSET',
+])
+def test_a_directory_is_refused(root: str, here: Path) -> None:
+    args = {'root': root.format(here)}
+    for roots in ((), (str(here / 'allowed'), )):
+        with pytest.raises(SettingsError, match='refused: root') as caught:
+            make_provider('file', args, roots=roots)
+        assert 'over the network' in caught.value.message
+        assert 'local_roots' in caught.value.hint
+    make_provider('file', args, roots=None)
+
+
+@pytest.mark.parametrize('root', ['allowed', 'to-allowed', 'allowed/.'])
+@pytest.mark.parametrize('allowed', ['allowed', 'to-allowed', '.'])
+def test_a_directory_that_is_allowed(
+    root: str, allowed: str, here: Path
+) -> None:
+    provider = make_provider(
+        'file', {'root': f'{here}/{root}'}, roots=('/mnt', f'{here}/{allowed}')
+    )
+    stream = provider.open('image')
+    assert stream.read(100) == b'allowed'
+    stream.close()
+    assert provider.stat('image').size == 7
+    if allowed == '.':
+        return
+    for ask in (provider.open, provider.stat):
+        for path in ('link', 'out/image'):
+            with pytest.raises(TransferError, match='refused: it leads to'):
+                ask(path)
+
+
+def test_a_base_url_that_is_a_file() -> None:
+    for url in ('file:///etc/', 'file://localhost/etc/', 'ftp://h/', '/etc'):
+        for roots in (None, (), ('/etc',)):
+            with pytest.raises(SettingsError, match='no http or https URL'):
+                make_provider('http', {'baseurl': url}, roots=roots)
+
+
+def test_a_refused_place_disables_itself(here: Path) -> None:
+    spec = SourceSpec('file', {'root': '/mnt'}, (
+        'http://h/', '/etc', 'file:///etc', '~/x', '$HOME/x', 'copy',
+    ))
+    found, _ = find_places(spec, WEB)
+    providers, left_out = open_places(
+        [(place.type, place.args) for place in found], timeout=7, roots=()
+    )
+    assert [each.locate('') for each in providers] == [
+        'http://h/', 'https://host:8080/a/b/copy/'
+    ]
+    assert [fault.split()[2] for fault in left_out] == [
+        '/mnt', '/etc', '~/x', '$HOME/x'
+    ]
+    with pytest.raises(SettingsError, match='/mnt'):
+        open_places([('file', {'root': '/mnt'})], timeout=7, roots=())
+
+
+def test_types_of_other_packages_say_what_they_use(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Silent:
+        pass
+
+    class Remote:
+        remote = True
+
+    class Confined:
+        def confine(self, roots: Sequence[str]) -> None:
+            if '/mnt' not in roots:
+                raise ValueError('drawers are of this machine')
+
+    def refused(kind: type, *roots: str) -> bool:
+        monkeypatch.setattr(providers, '_find_class', lambda _: kind)
+        make_provider('drawer', {}, roots=None)
+        try:
+            make_provider('drawer', {}, roots=roots)
+        except SettingsError as error:
+            assert 'drawer' in error.message
+            return True
+        return False
+
+    assert refused(Silent) and refused(Silent, '/mnt')
+    assert not refused(Remote)
+    assert refused(Confined) and not refused(Confined, '/mnt')
+
+
+def test_what_was_added_is_known_again(tmp_path: Path) -> None:
+    def write(path: str, text: str) -> None:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+
+    def read(path: str) -> Index:
+        return ByPath(path).read(Settings(), print)
+
+    for name in ('mine', 'web', 'git/deep/er/cloned'):
+        write(f'{name}.json', '{"name": "%s"}' % os.path.basename(name))
+    write('web.url', f'{WEB}\n')
+    write('mine.url', '[InternetShortcut]\n')
+    (tmp_path / 'git' / '.git').mkdir()
+    Path(mark_of(str(tmp_path / 'git'))).write_text('/srv/upstream\n')
+    # A clone cannot say of itself that it is of this machine.
+    write('git/deep/er/cloned.url', '/srv/mine.json\n')
+    assert read(f'{tmp_path}/mine.json').roots(()) is None
+    for name in ('web', 'cloned'):
+        inside = (str(tmp_path / 'git'),) if name == 'cloned' else ()
+        found = ByName(name, str(tmp_path)).read(Settings(), print)
+        assert found.roots(()) == inside
+        for form in ('{}', 'file://{}'):
+            assert read(form.format(found.location)).roots(()) == inside
 
 
 @given(st.text(max_size=20), st.sampled_from(['file', 'http']),

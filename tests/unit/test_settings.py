@@ -38,6 +38,8 @@ READ = {
     'progress': ('progress', 'line', 'line'),
     'keyring': ('keyring', '/etc/lago/keys.gpg', '/etc/lago/keys.gpg'),
     'no keyring': ('keyring', ' ', None),
+    'local roots': ('local_roots', '/mnt/a: /mnt/b:', ('/mnt/a', '/mnt/b')),
+    'no local roots': ('local_roots', '', ()),
 }
 
 REFUSED = {
@@ -59,6 +61,7 @@ REFUSED = {
     'endless reserve': ('reserve', '9' * 400),
     'unknown progress': ('progress', 'fireworks'),
     'keyring from somewhere': ('keyring', 'keys.gpg'),
+    'local roots from somewhere': ('local_roots', '/mnt/a:images'),
 }
 
 
