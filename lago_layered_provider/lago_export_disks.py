@@ -22,7 +22,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 import lago.export
 import lago.utils
 
-from . import backing, disk_tools, qemu_img
+from . import backing, disk_tools, lago_hooks, qemu_img
 from .core import errors, exporting
 from .core.exporting import Link
 from .core.model import ImageRef
@@ -30,9 +30,6 @@ from .store import Store
 
 #: What the C library calls ENOSPC and EDQUOT; the tools run with LC_ALL=C.
 NO_ROOM = ('No space left on device', 'Disk quota exceeded')
-
-#: The key of a disk for the image that it was made from, written by init.
-TEMPLATE_IMAGE = 'template-image'
 
 #: What Lago calls the format of a CD's image.
 ISO = 'iso'
@@ -149,18 +146,23 @@ class DiskExport(lago.export.DiskExportManager):
     def _stated_base(self) -> object:
         """Return what is written down of the template that was meant.
 
-        By `lago init` in the disk's spec. A disk on an exported file still
-        has there what was said of the environment that the file came from;
-        for this one it stands beside the file.
+        By `lago init` in the environment's metadata; of an exported file
+        that a disk stands on it stands beside the file.
         """
-        if self.disk.get('template_type', 'lago') == 'lago':
-            return self.disk.get(TEMPLATE_IMAGE)
         assert self.shape.base is not None
-        above = self.chain[self.chain.index(self.shape.base) - 1]
+        above = self.chain[self.chain.index(self.shape.base) - 1].path
+        path, way = f'{above}.metadata', ['base']
+        if self.disk.get('template_type', 'lago') == 'lago':
+            directory, name = os.path.split(above)
+            path = os.path.join(os.path.dirname(directory), 'metadata')
+            way = [lago_hooks.IMAGES, name]
         try:
-            with open(f'{above.path}.metadata', encoding='utf-8') as stream:
-                return json.load(stream).get('base')
-        except (OSError, ValueError, AttributeError):
+            with open(path, encoding='utf-8') as stream:
+                said = json.load(stream)
+            for key in way:
+                said = said[key]
+            return said
+        except (OSError, ValueError, LookupError, TypeError):
             return None
 
     def _describe_base(

@@ -22,6 +22,13 @@ INIT_FILE = '_layered_init_file'
 #: The key of a prefix's metadata: the store that knows of it, and as what.
 NOTED = 'layered'
 
+#: The key of a prefix's metadata: the images that its disks stand on, by the
+#: names of the disks' files.
+IMAGES = 'template-images'
+
+#: Set on a prefix: whether virt-sysprep and virt-customize are to run.
+TASKS = '_layered_tasks'
+
 Function = Callable[..., Any]
 
 
@@ -38,6 +45,15 @@ def end_by_interrupt(do_run: Function) -> Function:
             raise SystemExit(128 + signal.SIGINT) from None
 
     return wrapper
+
+
+@as_lago_errors
+def require_keys() -> None:
+    """Look for what makes an environment's ssh keys, the first that it needs.
+    """
+    from . import lago_init
+
+    lago_init.require(lago_init.KEYGEN)
 
 
 def provide_templates(prepare: Function) -> Function:
@@ -127,6 +143,10 @@ def leave_no_half_prefix(virt_conf_from_stream: Function) -> Function:
     def wrapper(prefix: Any, conf_fd: Any, *args: Any, **kwargs: Any) -> Any:
         # The faults of the file and its relative paths need its place.
         setattr(prefix, INIT_FILE, getattr(conf_fd, 'name', None))
+        # What they need is looked for before anything is fetched.
+        setattr(prefix, TASKS, tuple(
+            kwargs.get(name, True) for name in ('do_bootstrap', 'do_build')
+        ))
         try:
             return virt_conf_from_stream(prefix, conf_fd, *args, **kwargs)
         except (yaml.YAMLError, UnicodeDecodeError) as error:

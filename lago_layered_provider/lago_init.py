@@ -7,6 +7,7 @@ every `lago` command, this module only when templates are wanted.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from typing import (
     Callable,
     Collection,
     Dict,
+    Iterable,
     Iterator,
     List,
     Mapping,
@@ -23,17 +25,20 @@ from typing import (
 )
 
 import lago.log_utils
+import lago.plugins
+import lago.utils
 from lago.config import config
 from lago.constants import CONFIG_DEFAULTS
 
 from . import (
-    environment, lago_hooks, lago_messages, lago_plugin, prefixes, qemu_img,
-    repository,
+    disk_tools, environment, lago_hooks, lago_messages, lago_plugin, prefixes,
+    qemu_img, repository,
 )
 from .core import errors
 from .core.index import is_remote
 from .core.initfile import REPOSITORIES
 from .core.model import BaseName
+from .disk_tools import CUSTOMIZE, GUESTFS_HINT, SYSPREP
 from .repositories import ByName, ByPath, Repository, search_order
 from .settings import read_flag
 from .store import Usage
@@ -44,11 +49,16 @@ LOGGER = logging.getLogger(__name__)
 #: Set on a prefix: what was read of its init file.
 ENVIRONMENT = '_layered_environment'
 
+KEYGEN = 'ssh-keygen'
+
+HINTS = {
+    KEYGEN: 'Install it (Debian: openssh-client, Fedora: openssh).',
+    CUSTOMIZE: f'{GUESTFS_HINT} Or use --skip-build.',
+    SYSPREP: f'{GUESTFS_HINT} Or use --skip-bootstrap.',
+}
+
 #: The repository that Lago is configured to use when nobody says anything.
 LAGO_PATH = CONFIG_DEFAULTS['init']['template_repo_path']
-
-#: The key of a disk in the saved spec: the image that it stands on.
-IMAGE = 'template-image'
 
 
 def read_environment(
@@ -147,6 +157,7 @@ def prepare_images(
         return prepare(prefix, conf, template_repo, template_store)
     init_file = getattr(prefix, lago_hooks.INIT_FILE, None)
     found = read_environment(conf, template_repo, init_file)
+    check_host(conf, *getattr(prefix, lago_hooks.TASKS, (False, False)))
     if not (found.disks or found.layers):
         # Such an environment needs no store, and there may be none.
         return prepare(prefix, conf, template_repo, template_store)
@@ -163,6 +174,74 @@ def prepare_images(
         conf = prepare(prefix, conf, found.repository, template_store)
         _note_usage(prefix, root, prefixes.disk_names(conf['domains']))
     return conf
+
+
+def check_host(conf: Any, do_bootstrap: bool, do_build: bool) -> None:
+    """Look for what Lago will need, before anything is fetched.
+
+    Args:
+        conf: the loaded init file.
+        do_bootstrap: virt-sysprep is to prepare the VMs that allow it.
+        do_build: virt-customize is to do what disks name.
+
+    Raises:
+        NotReady: something is missing; all of it.
+    """
+    from lago.providers.libvirt.vm import LocalLibvirtVMProvider
+
+    providers = lago.plugins.load_plugins(
+        lago.plugins.PLUGIN_ENTRY_POINTS['vm-provider'], instantiate=False
+    )
+    checks: Dict[str, Callable[[], None]] = {}
+    # Nets need a connection even where no VM does.
+    if conf.get('nets'):
+        checks['libvirt'] = _connect
+    for domain in conf['domains'].values():
+        spec = {**(domain.get('based-on') or {}), **domain}
+        disks = spec.get('disks') or []
+        if disks:
+            checks[qemu_img.TOOL] = qemu_img.require
+        if do_build and any(disk.get('build') for disk in disks):
+            checks[CUSTOMIZE] = functools.partial(require, CUSTOMIZE)
+        provider = providers.get(
+            spec.get('vm-provider', config.get('default_vm_provider'))
+        )
+        if provider and issubclass(provider, LocalLibvirtVMProvider):
+            checks['libvirt'] = _connect
+            if (
+                do_bootstrap and spec.get('bootstrap', True) and disks
+                and disks[0].get('type') != 'empty'
+                and disks[0].get('format') != 'iso'
+            ):
+                checks[SYSPREP] = functools.partial(require, SYSPREP)
+    _check_all(checks.values())
+
+
+def _check_all(checks: Iterable[Callable[[], None]]) -> None:
+    lacking = []
+    for check in checks:
+        try:
+            check()
+        except (errors.LayeredError, lago.utils.LagoException) as error:
+            lacking.append(str(error))
+    if lacking:
+        raise errors.NotReady('The environment cannot be made', lacking)
+
+
+def require(tool: str) -> None:
+    """Make sure that a program is installed that `lago init` will run.
+
+    Raises:
+        ToolError: it is not.
+    """
+    if disk_tools.find_missing([tool]):
+        raise errors.ToolError([tool], stderr='not found', hint=HINTS[tool])
+
+
+def _connect() -> None:
+    from lago.providers.libvirt import utils as libvirt_utils
+
+    libvirt_utils.get_libvirt_connection('before init').close()
 
 
 def note_move(prefix: Any, root: str) -> None:
@@ -196,7 +275,6 @@ def provide(
     template_store: TemplateStore,
 ) -> None:
     """Bring all templates into the store; let Lago's objects know of them."""
-    qemu_img.require()
     with lago.log_utils.LogTask('Fetch templates', logger=LOGGER):
         found.provide(template_store)
     setattr(prefix, ENVIRONMENT, found)
@@ -299,7 +377,9 @@ def stand_on_template(
     image = template_repo.get_by_name(
         template_spec['template_name']
     ).get_version(template_spec.get('template_version')).image
-    template_spec[IMAGE] = str(BaseName(
+    # Not into the spec of the disk, which Lago shows and exports.
+    images = prefix.metadata.setdefault(lago_hooks.IMAGES, {})
+    images[os.path.basename(disk_path)] = str(BaseName(
         image.ref.template, image.ref.version, image.ref.repository
     ))
     at = command.index('-b')

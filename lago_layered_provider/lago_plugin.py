@@ -120,6 +120,7 @@ def _remember_options(do_init: Function) -> Function:
         ):
             # The init file may name its own; that comes to light later.
             kwargs['template_repo_path'] = NO_REPOSITORY
+        lago_hooks.require_keys()
         return do_init(*args, **kwargs)
 
     return wrapper

@@ -24,7 +24,7 @@ import io
 import logging
 import os
 import warnings
-from typing import Any, Iterable, Optional, Sequence
+from typing import Any, Iterable, Iterator, Optional, Sequence
 
 from lago import utils, virt
 from lago.config import config
@@ -94,6 +94,45 @@ def abstract_mapping() -> bool:
     complete = StandIn(collections, Mapping=collections.abc.Mapping)
     utils.collections = output.collections = complete
     return True
+
+
+def flat_lists() -> bool:
+    """The format `flat` knows lists only where a key names them.
+
+    So `lago list` fails, and of several values under a key the second one
+    has the first one before it.
+    """
+    plugin = output.FlatOutFormatPlugin
+    try:
+        if plugin().format([{'a': ['b', 'c']}, 'd']) == 'a: b\na: c\nd':
+            return False
+    except (AttributeError, IndexError):
+        pass
+
+    def format_flat(self: Any, info_dict: Any, delimiter: str = '/') -> str:
+        if isinstance(info_dict, collections.abc.Mapping):
+            info_dict = info_dict.get('Prefix') or info_dict
+        return '\n'.join(
+            f'{delimiter.join(way)}: {value}' if way else str(value)
+            for way, value in _leaves(info_dict)
+        )
+
+    plugin.format = format_flat
+    return True
+
+
+def _leaves(value: Any, way: tuple[str, ...] = ()) -> Iterator[
+    tuple[tuple[str, ...], Any]
+]:
+    """Yield the values of a tree, each with the keys that lead to it."""
+    if isinstance(value, collections.abc.Mapping):
+        for key in sorted(value):
+            yield from _leaves(value[key], (*way, str(key)))
+    elif isinstance(value, list):
+        for each in value:
+            yield from _leaves(each, way)
+    else:
+        yield way, value
 
 
 def version_order() -> bool:
@@ -232,8 +271,8 @@ def running_vms() -> bool:
 
 
 REPAIRS: tuple[Repair, ...] = (
-    command_status, yaml_loader, file_hash, abstract_mapping, version_order,
-    exception_message, command_path, backing_format,
+    command_status, yaml_loader, file_hash, abstract_mapping, flat_lists,
+    version_order, exception_message, command_path, backing_format,
     *lago_repair_libvirt.REPAIRS, *lago_repair_prefix.REPAIRS,
     configuration_sections, running_vms,
 )

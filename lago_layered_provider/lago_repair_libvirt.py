@@ -1,6 +1,6 @@
 """The repairs of `lago_repair` around libvirt's connections and nets.
 
-All but one are for 0.46.0, whose translation mixes bytes and text.
+All but two are for 0.46.0, whose translation mixes bytes and text.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any, Iterable, Union
 
 from lago import brctl, subnet_lease, utils, virt
+from lago.config import config
 from lago.providers.libvirt import network
 from lago.providers.libvirt import utils as libvirt_utils
 
@@ -78,6 +79,33 @@ def libvirt_connection() -> bool:
     return True
 
 
+def libvirt_reached() -> bool:
+    """A daemon that does not answer is told in one message.
+
+    Every command connects; Lago ends with the traceback of the binding.
+    """
+    original = libvirt_utils.get_libvirt_connection
+    if mentions(original, 'LagoException'):
+        return False
+
+    @functools.wraps(original)
+    def get_libvirt_connection(name: str) -> Any:
+        try:
+            return original(name)
+        except libvirt_utils.libvirt.libvirtError as error:
+            raise utils.LagoException(
+                f'No connection to libvirt at {config.get("libvirt_url")}: '
+                f'{error}\n'
+                f'Start its daemon (libvirtd, or virtqemud with '
+                f'virtnetworkd), or set libvirt_url in lago.conf.'
+            ) from error
+
+    libvirt_utils.get_libvirt_connection = get_libvirt_connection
+    # A net that got no connection has none to close.
+    network.Network.libvirt_con = None
+    return True
+
+
 def bridge_lease() -> bool:
     """A bridge has no subnet, hence no lease to give back.
 
@@ -107,5 +135,5 @@ def bridge_lease() -> bool:
 
 REPAIRS: tuple[Repair, ...] = (
     net_name, libvirt_template, network_xml, bridge_names,
-    libvirt_connection, bridge_lease,
+    libvirt_connection, libvirt_reached, bridge_lease,
 )

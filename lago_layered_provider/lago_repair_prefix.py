@@ -1,4 +1,4 @@
-"""Let a new init take the place of one that was killed.
+"""Let a prefix go that is not whole: a new init, or `lago destroy`.
 
 Lago makes a prefix first and fills it then; after a kill in between every
 further `lago init` there ends with "already exists". So a prefix in the
@@ -35,6 +35,21 @@ def unfinished_prefix() -> bool:
     _before(workdir.Workdir, 'initialize', _clear)
     _before(workdir.Workdir, 'add_prefix', _load_and_clear)
     return True
+
+
+def second_cleanup() -> bool:
+    """What was cleaned up can be cleaned up again, and so be destroyed.
+
+    Lago takes away the file that says "initialized", and fails where it is
+    not; and it takes the directory for a prefix all the same.
+    """
+    _before(prefix.Prefix, 'cleanup', _tag_as_initialized)
+    return True
+
+
+def _tag_as_initialized(made: Any) -> None:
+    with open(made.paths.prefix_lagofile(), 'a', encoding='utf-8'):
+        pass
 
 
 def _before(
@@ -130,4 +145,4 @@ def _clear(parent: Any, name: str = 'default', *_: Any, **__: Any) -> None:
         lock.release()
 
 
-REPAIRS: tuple[Repair, ...] = (unfinished_prefix, )
+REPAIRS: tuple[Repair, ...] = (unfinished_prefix, second_cleanup)

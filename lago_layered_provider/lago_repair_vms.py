@@ -13,9 +13,9 @@ import select
 import sys
 import tempfile
 from types import SimpleNamespace
-from typing import Any, BinaryIO, Optional
+from typing import Any, BinaryIO, Callable, Optional
 
-from lago import service, ssh, sysprep
+from lago import service, ssh, sysprep, utils, virt
 from lago.plugins import vm as vm_plugin
 from lago.providers.libvirt import cpu, vm
 
@@ -61,6 +61,62 @@ def snapshot_xml() -> bool:
         return written.decode() if is_snapshot else written
 
     vm.ET = StandIn(lxml_tree, tostring=tostring)
+    return True
+
+
+def snapshots_of_all() -> bool:
+    """A snapshot is made, or reverted to, by all VMs or by none.
+
+    Lago has none of stopped VMs, and says so in a traceback, when those that
+    run have got theirs.
+    """
+    local = vm.LocalLibvirtVMProvider
+    if not mentions(
+        local._create_dead_snapshot, 'Dead snapshots are not implemented yet'
+    ):
+        return False
+    env = virt.VirtEnv
+    create, revert = env.create_snapshots, env.revert_snapshots
+
+    def names_of(self: Any, lacks: Callable[[Any], bool]) -> str:
+        return ', '.join(sorted(
+            each.name() for each in self.get_vms().values()
+            if isinstance(each.provider, local) and lacks(each)
+        ))
+
+    @functools.wraps(create)
+    def create_snapshots(self: Any, name: str) -> None:
+        stopped = names_of(self, lambda each: not each.provider.alive())
+        if stopped:
+            raise utils.LagoUserException(
+                f'No snapshot {name} was made, as not all VMs run: '
+                f'{stopped}\nStart them with: lago start'
+            )
+        create(self, name)
+
+    @functools.wraps(revert)
+    def revert_snapshots(self: Any, name: str) -> None:
+        without = names_of(
+            self, lambda each: name not in each._spec['snapshots']
+        )
+        if without:
+            raise utils.LagoUserException(
+                f'Nothing was reverted, as not all VMs have a snapshot '
+                f'{name}: {without}\nSee: lago snapshot --list'
+            )
+        revert(self, name)
+
+    env.create_snapshots = create_snapshots
+    env.revert_snapshots = revert_snapshots
+    return True
+
+
+def no_connection() -> bool:
+    """A VM that got no connection to libvirt has none to close."""
+    provider = vm.LocalLibvirtVMProvider
+    if hasattr(provider, 'libvirt_con'):
+        return False
+    provider.libvirt_con = None
     return True
 
 
@@ -226,6 +282,6 @@ def _copy(piece: bytes, kept: bytearray, stream: Optional[BinaryIO]) -> None:
 
 
 REPAIRS: tuple[Repair, ...] = (
-    domain_xml, snapshot_xml, vm_address, vcpu_number, sysprep_file,
-    ssh_retry, ssh_streams,
+    domain_xml, snapshot_xml, snapshots_of_all, no_connection, vm_address,
+    vcpu_number, sysprep_file, ssh_retry, ssh_streams,
 )

@@ -238,6 +238,14 @@ class SignatureRefused(LayeredError):
     """An index is not signed as the keyring demands."""
 
 
+class NotReady(LayeredError):
+    """This machine lacks what is needed; `lacking` says what, all of it."""
+
+    def __init__(self, what: str, lacking: Sequence[str]) -> None:
+        self.lacking = tuple(lacking)
+        super().__init__(f'{what}:{_list(self.lacking)}')
+
+
 class ToolError(LayeredError):
     """A program is missing or failed."""
 

@@ -676,6 +676,19 @@ def without_qemu_img(world: World) -> None:
     world.box.extra_env['PATH'] = str(tools)
 
 
+def without_ssh_keygen(world: World) -> None:
+    """Leave only a shell."""
+    without_qemu_img(world)
+    (world.root / 'bin/ssh-keygen').unlink()
+
+
+def without_libvirt(world: World) -> None:
+    """Let no daemon listen where libvirt is sought."""
+    world.box.extra_env['LAGO_LIBVIRT_URL'] = (
+        f'qemu+unix:///system?socket={world.root}/nobody'
+    )
+
+
 def disk(**keys: Any) -> Dict[str, Any]:
     return {'vm0': {'disks': [{'type': 'template', 'name': 'root', **keys}]}}
 
@@ -717,6 +730,13 @@ ENVIRONMENTS = [
     Case('no-qemu-img', without_qemu_img, (
         'Cannot run qemu-img: not found', 'Install qemu-img',
     )),
+    Case('no-ssh-keygen', without_ssh_keygen, (
+        'Cannot run ssh-keygen: not found', 'Install it',
+    )),
+    Case('no-libvirt', without_libvirt, (
+        'No connection to libvirt at qemu+unix:///system?socket=',
+        'nobody', 'Start its daemon',
+    )),
 ]
 
 
@@ -731,3 +751,25 @@ def test_environment(
     ]
     # Nothing was fetched by the run that failed.
     assert len(images) == len(set(images)) == (3 if case.again else 0)
+
+
+def test_all_that_is_missing_is_told_at_once(world: World) -> None:
+    without_libvirt(world)
+    without_qemu_img(world)
+    vm = world.box.init_data['domains']['vm0']
+    vm['disks'][0]['build'] = [{'virt-customize': [{'touch': '/x'}]}]
+    del vm['bootstrap']
+    world.box.write()
+    done = world.box.run('init')
+    assert done.code == 2, done.output
+    for missing in (
+        'libvirt at', 'qemu-img: not', 'virt-customize: not',
+        'virt-sysprep: not',
+    ):
+        assert missing in message_of(done)
+    done = world.box.run('init', '--skip-bootstrap', '--skip-build')
+    assert done.code == 2, done.output
+    assert 'virt-sysprep' not in done.output
+    assert 'virt-customize' not in done.output
+    assert not any(one.is_image for one in world.server.requests())
+    assert not (world.box.workdir / 'default').exists()

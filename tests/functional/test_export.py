@@ -203,6 +203,7 @@ def test_init_file_names_the_exported_disks(
     disk, = init['domains']['vm1']['disks']
     assert disk['type'] == 'template'
     assert disk['template_type'] == 'qcow2'
+    assert 'template-image' not in disk
     assert disk['path'] == f'$LAGO_INITFILE_PATH/{box.disk("vm1").name}'
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
         'Exported', 'vm1_root.qcow2', 'vm1_root.qcow2.hash',
@@ -282,7 +283,15 @@ def change_disk(box: Box, **keys: Any) -> None:
 
 def test_what_init_wrote_down_counts(box: Box, tmp_path: Path) -> None:
     """The store may keep the bytes under the name of another image."""
-    change_disk(box, **{'template-image': 'other/nfs-too:v3'})
+    # What Lago keeps of the disk, and shows, is what it would be without us.
+    kept = json.loads((box.workdir / 'default/virt/vm-vm0').read_text())
+    given = box.init_data['domains']['vm0']['disks'][0]
+    assert set(kept['disks'][0]) == {*given, 'path', 'metadata'}
+    path = box.workdir / 'default/metadata'
+    said = json.loads(path.read_text())
+    assert said['template-images'] == {'vm0_root.qcow2': 'lab/nfs:v1'}
+    said['template-images']['vm0_root.qcow2'] = 'other/nfs-too:v3'
+    path.write_text(json.dumps(said))
     box.export(tmp_path / 'out')
     exported = tmp_path / 'out/vm0_root.qcow2'
     assert base_of(exported) == ('./nfs-too:v3', 'qcow2')

@@ -44,6 +44,11 @@ BEHAVIOURS = {
         and 'a/b' in output.FlatOutFormatPlugin().format({'a': {'b': 1}})
         and 'b: 1' in output.DefaultOutFormatPlugin().format({'a': {'b': 1}})
     ''',
+    'flat_lists': '''
+        flat(['one', 'two']) == 'one\\ntwo' and flat({'b': {'c': ['x', 'y']},
+            'a': ''}) == 'a: \\nb/c: x\\nb/c: y'
+        and flat({'Prefix': {'a': 1}}) == 'a: 1'
+    ''',
     'version_order': '''
         utils.ver_cmp('0.9', '0.10') < 0 == utils.ver_cmp('1.0', '1')
         < utils.ver_cmp('0.46.0', '0.36.11')
@@ -73,6 +78,16 @@ BEHAVIOURS = {
         libvirt_utils.get_libvirt_connection('a')
         is not libvirt_utils.get_libvirt_connection('a')
     ''',
+    'libvirt_reached': '''
+        'No connection to libvirt' in error(connect_to_nobody)
+        and network.Network.libvirt_con is None
+    ''',
+    'no_connection': '''
+        vm.LocalLibvirtVMProvider.libvirt_con is None
+    ''',
+    'second_cleanup': '''
+        left_by_cleanups(2) == []
+    ''',
     'configuration_sections': '''
         config.get_section('init') is not config.get_section('init')
     ''',
@@ -81,6 +96,11 @@ BEHAVIOURS = {
     ''',
     'snapshot_xml': '''
         isinstance(xml_of_snapshot(), str)
+    ''',
+    'snapshots_of_all': '''
+        'not all VMs run: vm1' in error(snapshot, 'create', 'vm1')
+        and 'snapshot one: vm2' in error(snapshot, 'revert', 'vm2')
+        and snapshot('create') == snapshot('revert') == ['vm1', 'vm2']
     ''',
     'vm_address': '''
         vm_plugin.VMPlugin.ip(SimpleNamespace(
@@ -105,8 +125,10 @@ BEHAVIOURS = {
 #: Runs in the other process; prints what holds before and after, and names.
 TRIAL = '''
 import hashlib, io, json, os, sys, tempfile, types
+import libvirt
 from types import SimpleNamespace
-from lago import brctl, service, ssh, subnet_lease, sysprep, utils, virt
+from lago import brctl, prefix, service, ssh, subnet_lease, sysprep
+from lago import utils, virt
 from lago.plugins import output, vm as vm_plugin
 from lago.providers.libvirt import cpu, network, vm
 from lago.config import config
@@ -127,6 +149,56 @@ def error(function, *args):
         function(*args)
     except utils.LagoException as caught:
         return str(caught)
+
+
+def flat(value):
+    return output.FlatOutFormatPlugin().format(value)
+
+
+def connect_to_nobody():
+    original, libvirt.openAuth = libvirt.openAuth, lambda url, auth: fail()
+    try:
+        libvirt_utils.get_libvirt_connection('nobody')
+    finally:
+        libvirt.openAuth = original
+
+
+def fail():
+    raise libvirt.libvirtError('nobody is there')
+
+
+def left_by_cleanups(count):
+    with tempfile.TemporaryDirectory() as directory:
+        made = SimpleNamespace(
+            stop=lambda: None, paths=prefix.paths.Paths(directory))
+        open(made.paths.prefix_lagofile(), 'w').close()
+        for _ in range(count):
+            prefix.Prefix.cleanup(made)
+        return os.listdir(directory)
+
+
+class SnapshotProvider(vm.LocalLibvirtVMProvider):
+    def __init__(self, alive):
+        self.libvirt_con, self.is_alive = None, alive
+
+    def alive(self):
+        return self.is_alive
+
+
+def snapshot(verb, *without):
+    done = []
+    vms = {
+        name: SimpleNamespace(
+            name=lambda name=name: name,
+            provider=SnapshotProvider(name not in without),
+            _spec={'snapshots': {} if name in without else {'one': []}},
+            create_snapshot=lambda _, name=name: done.append(name),
+            revert_snapshot=lambda _, name=name: done.append(name))
+        for name in ('vm1', 'vm2')
+    }
+    env = SimpleNamespace(_vms=vms, get_vms=lambda: vms)
+    getattr(virt.VirtEnv, f'{verb}_snapshots')(env, 'one')
+    return sorted(done)
 
 
 DIRECTORIES = [f'/{number}' for number in range(20)]
