@@ -20,6 +20,7 @@ from .repos_directory import (
     read_bytes,
     read_index,
 )
+from .tools.tree import write_file
 
 
 class AddedRepositories:
@@ -99,8 +100,7 @@ class AddedRepositories:
                     f'Lago looks for files named *.json with a "name" and '
                     f'"templates"',
                 )
-            with open(mark_of(new), 'w', encoding='utf-8') as stream:
-                stream.write(f'{url}\n')
+            write_file(mark_of(new), f'{url}\n'.encode())
             os.rename(new, self.directory.file(name))
         return Added(name, GIT, url)
 

@@ -16,6 +16,7 @@ from .core.errors import ExportError, LocalLayerError, StoreError
 from .core.exporting import Link
 from .core.model import FORMATS
 from .store.layout import Layout, check_store_name
+from .tools import files
 
 #: Enough for the header's fixed part, where the cluster size is.
 _FIRST_BYTES = 104
@@ -109,7 +110,7 @@ def _read_backing(
     if link.format != 'qcow2':
         return None
     try:
-        with open(link.path, 'rb') as stream:
+        with files.open_binary(link.path) as stream:
             length = qcow2.head_length(stream.read(_FIRST_BYTES))
             stream.seek(0)
             header = qcow2.parse_header(stream.read(length))
@@ -130,7 +131,7 @@ def _read_backing(
 def _guess_format(disk: str, path: str) -> str:
     """Tell the format that nobody wrote down, as qemu does."""
     try:
-        with open(path, 'rb') as stream:
+        with files.open_binary(path) as stream:
             return 'qcow2' if qcow2.is_qcow2(stream.read(512)) else 'raw'
     except OSError as error:
         raise _broken(disk, str(error)) from error

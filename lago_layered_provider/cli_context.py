@@ -19,6 +19,7 @@ from .environment import Environment
 from .repositories import ByPath
 from .repository import TemplateRepository
 from .store import Store
+from .tools import files
 
 
 INIT_FILE = 'LagoInitFile'
@@ -86,7 +87,7 @@ def _load(path: str) -> Any:
     # What the file names may begin with it.
     os.environ['LAGO_INITFILE_PATH'] = os.path.dirname(os.path.abspath(path))
     try:
-        with open(path, encoding='utf-8') as stream:
+        with files.open_text(path) as stream:
             return lago.utils.load_virt_stream(stream)
     except OSError as error:
         raise errors.IndexFaults(

@@ -16,6 +16,8 @@ from typing import Iterator
 from . import processes
 from .core import openpgp
 from .core.errors import SignatureRefused, ToolError
+from .tools.files import read_binary
+from .tools.tree import write_file
 
 SIGN_TOOL, CHECK_TOOL = 'gpg', 'gpgv'
 SIGN_HINT = 'Install gpg (Debian: gpg, Fedora: gnupg2).'
@@ -54,7 +56,7 @@ def sign(data: bytes, key: str) -> bytes:
         document, signature = (
             os.path.join(scratch, name) for name in ('data', 'signature')
         )
-        _write(document, data)
+        write_file(document, data)
         try:
             processes.run(
                 [SIGN_TOOL, '--batch', '--armor', '--local-user', key,
@@ -64,7 +66,7 @@ def sign(data: bytes, key: str) -> bytes:
         except ToolError as error:
             error.hint = error.hint or KEY_HINT
             raise
-        return _read(signature)
+        return read_binary(signature)
 
 
 def join(old: bytes, new: bytes) -> bytes:
@@ -101,9 +103,9 @@ def check(data: bytes, signature: bytes, keyring: str) -> float:
         ) from None
     with _scratch() as scratch:
         keys = os.path.join(scratch, 'keys')
-        _write(keys, _read_keyring(keyring))
+        write_file(keys, _read_keyring(keyring))
         document = os.path.join(scratch, 'data')
-        _write(document, data)
+        write_file(document, data)
         verdict = openpgp.most_telling(
             _check_one(scratch, document, packet, keys)
             for packet in packets
@@ -123,7 +125,7 @@ def _check_one(
     scratch: str, document: str, packet: bytes, keys: str
 ) -> openpgp.Verdict:
     path = os.path.join(scratch, 'signature')
-    _write(path, packet)
+    write_file(path, packet)
     return openpgp.read_verdict(processes.run(
         [CHECK_TOOL, '--homedir', scratch, '--keyring', keys,
          '--status-fd', '1', path, document],
@@ -137,7 +139,7 @@ def _check_one(
 def _read_keyring(path: str) -> bytes:
     """Return the keys as gpgv wants them: without armor."""
     try:
-        data = _read(path)
+        data = read_binary(path)
         if not data:
             raise ValueError('it is empty')
         return openpgp.dearmor(data)
@@ -162,13 +164,3 @@ def _scratch() -> Iterator[str]:
             [SIGN_TOOL],
             stderr=f'temporary file: {error.strerror or error}',
         ) from error
-
-
-def _write(path: str, data: bytes) -> None:
-    with open(path, 'wb') as stream:
-        stream.write(data)
-
-
-def _read(path: str) -> bytes:
-    with open(path, 'rb') as stream:
-        return stream.read()

@@ -6,9 +6,7 @@ hold is told by the repositories, or by the store where only that has it.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 from dataclasses import replace
 from typing import Callable, Dict, Mapping, Optional, Tuple
 
@@ -24,6 +22,8 @@ from .lines import Lines
 from .providers.http_errors import hide_password
 from .sources import Sources
 from .store import Store
+from .tools import files
+from .tools.tree import write_file
 
 MAKE_HINT = 'Make it with: lago template-repo lock'
 
@@ -41,8 +41,7 @@ def read_lock(init_file: str) -> Optional[Lock]:
     """
     path = lock_path(init_file)
     try:
-        with open(path, 'rb') as stream:
-            data = stream.read()
+        data = files.read_binary(path)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -59,20 +58,12 @@ def write_lock(init_file: str, lock: Lock) -> None:
         SettingsError: that is not possible there.
     """
     path = lock_path(init_file)
-    temporary = f'{path}.{secrets.token_hex(4)}.tmp'
     try:
-        with open(temporary, 'x', encoding='utf-8') as stream:
-            stream.write(pins.format_lock(lock))
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        write_file(path, pins.format_lock(lock).encode(), sync=True)
     except OSError as error:
         raise errors.SettingsError(
             f'{path} cannot be written: {error.strerror}'
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
 
 
 def find_wishes(found: Environment) -> Dict[Wish, Wanted]:

@@ -27,6 +27,7 @@ from .core import errors, exporting
 from .core.exporting import Link
 from .core.model import ImageRef
 from .store import Store
+from .tools import files
 
 #: What the C library calls ENOSPC and EDQUOT; the tools run with LC_ALL=C.
 NO_ROOM = ('No space left on device', 'Disk quota exceeded')
@@ -157,7 +158,7 @@ class DiskExport(lago.export.DiskExportManager):
             path = os.path.join(os.path.dirname(directory), 'metadata')
             way = [lago_hooks.IMAGES, name]
         try:
-            with open(path, encoding='utf-8') as stream:
+            with files.open_text(path) as stream:
                 said = json.load(stream)
             for key in way:
                 said = said[key]

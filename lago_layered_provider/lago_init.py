@@ -43,6 +43,7 @@ from .repositories import ByName, ByPath, Repository, search_order
 from .settings import read_flag
 from .store import Usage
 from .template_store import TemplateStore
+from .tools import files
 
 LOGGER = logging.getLogger(__name__)
 
@@ -305,7 +306,7 @@ def _recall_metadata(conf: Any, layers: Collection[str]) -> None:
         path = os.path.abspath(os.path.expandvars(str(disk.get('path', ''))))
         if path in layers and 'metadata' not in disk:
             with contextlib.suppress(OSError, ValueError):
-                with open(f'{path}.metadata', encoding='utf-8') as stream:
+                with files.open_text(f'{path}.metadata') as stream:
                     said = json.load(stream)
                 if isinstance(said, dict):
                     disk['metadata'] = said

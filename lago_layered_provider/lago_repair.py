@@ -32,6 +32,7 @@ from lago.plugins import output
 
 from . import lago_repair_libvirt, lago_repair_prefix
 from .lago_repair_tools import Repair, StandIn, mentions
+from .tools import files
 
 LOGGER = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def file_hash() -> bool:
     @functools.wraps(utils.get_hash)
     def get_hash(file_path: str, checksum: str = 'sha1') -> str:
         digest = hashlib.new(checksum)
-        with open(file_path, 'rb') as stream:
+        with files.open_binary(file_path) as stream:
             while chunk := stream.read(HASH_CHUNK_BYTES):
                 digest.update(chunk)
         return digest.hexdigest()
@@ -229,7 +230,7 @@ def _format_of(path: str) -> Optional[str]:
     # Here, as most commands of Lago touch no image.
     from .core.qcow2 import is_qcow2
     try:
-        with open(path, 'rb') as stream:
+        with files.open_binary(path) as stream:
             return 'qcow2' if is_qcow2(stream.read(512)) else 'raw'
     except OSError:
         return None

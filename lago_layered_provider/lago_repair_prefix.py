@@ -85,7 +85,7 @@ def _around_virt_conf() -> None:
 
 def _mark(made: Any) -> None:
     """Say that an init is at work on a prefix that it has just made."""
-    from .store.locks import ImageLock
+    from .tools.locks import ImageLock
 
     lock = ImageLock(
         made.paths.prefixed(MARKER), what='making the environment'
@@ -122,7 +122,7 @@ def _clear(parent: Any, name: str = 'default', *_: Any, **__: Any) -> None:
         return
     import lockfile
 
-    from .store.locks import ImageLock
+    from .tools.locks import ImageLock
 
     lock = ImageLock(marker, what='removing what is left of it')
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from .core.initfile import Way
+from .tools import files
 
 
 class Lines:
@@ -23,7 +24,7 @@ class Lines:
 
         if self._path and self._root is None:
             try:
-                with open(self._path, encoding='utf-8') as stream:
+                with files.open_text(self._path) as stream:
                     self._root = yaml.compose(stream, yaml.SafeLoader)
             except (OSError, ValueError, yaml.YAMLError):
                 return None

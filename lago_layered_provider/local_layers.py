@@ -18,6 +18,8 @@ from typing import Generator, Optional
 from .core import errors, qcow2
 from .core.model import Digest
 from .core.wanted import Wanted, parse_wanted
+from .tools import files
+from .tools.tree import open_output
 
 PACKED = '.xz'
 READ_BYTES = 2**16
@@ -111,7 +113,7 @@ def _name_parent(
 def _read_digest(path: str) -> Optional[Digest]:
     """Return the base's digest, where the export has written it down."""
     try:
-        with open(f'{path}.metadata', 'rb') as stream:
+        with files.open_binary(f'{path}.metadata') as stream:
             said = json.loads(stream.read(MAX_METADATA_BYTES))
         algorithm, _, value = said['base_digest'].partition(':')
         return Digest(algorithm, value)
@@ -150,7 +152,7 @@ def _chunks(path: str) -> Generator[bytes, None, None]:
 
     packed = is_packed(path)
     decoder = make_decoder('xz' if packed else None)
-    with open(path + PACKED if packed else path, 'rb') as stream:
+    with files.open_binary(path + PACKED if packed else path) as stream:
         try:
             while True:
                 data = stream.read(READ_BYTES)
@@ -170,7 +172,7 @@ def unpack(path: str) -> None:
     """
     temporary = f'{path}.{secrets.token_hex(4)}.tmp'
     try:
-        with open(temporary, 'wb') as target:
+        with open_output(temporary) as target:
             for chunk in _chunks(path):
                 target.write(chunk)
         os.replace(temporary, path)

@@ -17,6 +17,7 @@ from .backing import follow_chain
 from .core import errors, qcow2
 from .core.usage import Use, UsageNote
 from .store import Inventory, Usage
+from .tools import files as disk_files
 
 #: The last component of a file's path -> VM and disk.
 DiskNames = Mapping[str, Tuple[str, str]]
@@ -167,7 +168,7 @@ def _is_uuid(prefix: str, uuid: str) -> bool:
 
 def _read_uuid(prefix: str) -> str:
     path = os.path.join(prefix, 'uuid')
-    with open(path, encoding='utf-8', errors='replace') as stream:
+    with disk_files.open_text(path, on_error='replace') as stream:
         return stream.read().strip()
 
 
@@ -205,7 +206,7 @@ def _read_names(prefix: str) -> DiskNames:
 
 def _names_of(path: str) -> Dict[str, Tuple[str, str]]:
     try:
-        with open(path, encoding='utf-8') as stream:
+        with disk_files.open_text(path) as stream:
             return disk_names({
                 os.path.basename(path)[len('vm-'):]: json.load(stream)
             })
@@ -230,7 +231,7 @@ def _list_files(directory: str) -> List[str]:
 
 
 def _format_of(path: str) -> str:
-    with open(path, 'rb') as stream:
+    with disk_files.open_binary(path) as stream:
         return 'qcow2' if qcow2.is_qcow2(stream.read(512)) else 'raw'
 
 

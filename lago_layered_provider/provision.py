@@ -57,6 +57,7 @@ def _provision(
     sources: Sources,
     stream: TextIO,
 ) -> Plan:
+    store.clear()
     plan = plan_for(wanted, store, sources)
     try:
         _carry_out(plan, store, sources, stream)

@@ -18,7 +18,6 @@ such URL was not added here, and is never touched.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
@@ -28,6 +27,8 @@ from typing import Iterator, List, Optional
 from .core import errors, index, model
 from .core.index import Index
 from .repositories import find_json, mark_of
+from .tools import files
+from .tools.tree import Tree, write_file
 
 GIT, INDEX = 'git', 'index'
 CHANGING = '.changing-'
@@ -110,13 +111,7 @@ class ReposDirectory:
 
     def replace(self, name: str, body: bytes) -> None:
         """Write a file in one step."""
-        with self.scratch() as scratch:
-            new = os.path.join(scratch, name)
-            with open(new, 'xb') as stream:
-                stream.write(body)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(new, self.file(name))
+        write_file(self.file(name), body, sync=True)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[str]:
@@ -133,15 +128,14 @@ class ReposDirectory:
         with disk_errors(self.path):
             if create:
                 os.makedirs(self.path, exist_ok=True)
-            lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+            lock = files.claim_directory(self.path, follow=True)
+            if lock is None:
+                raise errors.RepositoryError(
+                    f'{self.path}: another command is changing it',
+                    hint='Run it again later.',
+                )
             try:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise errors.RepositoryError(
-                        f'{self.path}: another command is changing it',
-                        hint='Run it again later.',
-                    ) from None
+                Tree(self.path).sweep(self.path)
                 for entry in os.listdir(self.path):
                     if entry.startswith(CHANGING):
                         shutil.rmtree(self.file(entry), ignore_errors=True)
@@ -185,7 +179,7 @@ def read_index(path: str) -> Optional[Index]:
 def read_bytes(path: str) -> bytes:
     """Return what is in a file that may be an index; none is empty."""
     try:
-        with open(path, 'rb') as stream:
+        with files.open_binary(path) as stream:
             return stream.read(index.MAX_INDEX_BYTES + 1)
     except FileNotFoundError:
         return b''
@@ -199,5 +193,5 @@ def _list(directory: str) -> List[str]:
 
 
 def _read_line(path: str) -> str:
-    with open(path, encoding='utf-8', errors='replace') as stream:
+    with files.open_text(path, on_error='replace') as stream:
         return stream.readline().strip()

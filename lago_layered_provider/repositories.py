@@ -21,6 +21,7 @@ from .core.places import local_path
 from .index_reading import Warn, read_index, try_again
 from .settings import Settings
 from .store import Store
+from .tools import files
 
 __all__ = [
     'ByName', 'ByPath', 'Repository', 'Warn', 'expand', 'find_entries',
@@ -140,7 +141,7 @@ def _find_origin(path: str) -> str:
     if ending != '.json':
         return ''
     try:
-        with open(f'{name}.url', encoding='utf-8') as stream:
+        with files.open_text(f'{name}.url') as stream:
             origin = stream.readline().strip()
     except (OSError, UnicodeError):
         return ''

@@ -212,6 +212,10 @@ class StoreNotWritable(StoreError):
     """The store cannot be written."""
 
 
+class StoreFull(StoreError):
+    """The store's disk has no room left."""
+
+
 class LockTimeout(StoreError):
     """Another process holds an image for too long."""
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
-import stat
-from typing import List, Optional, Sequence, Tuple
+from typing import BinaryIO, List, Optional, Sequence, Tuple
 
 from ..core.errors import TransferError
+from ..tools.files import open_binary
 from ..transfer.ports import FileInfo
 from . import Document
 from .lago_methods import LagoMethods
@@ -31,19 +30,14 @@ def _fail(name: str, error: OSError) -> TransferError:
     )
 
 
-def _open_regular(name: str) -> io.FileIO:
+def _open_regular(name: str) -> BinaryIO:
     """Open a regular file, and nothing that could block or never end."""
     try:
-        # Without O_NONBLOCK a FIFO would wait for its writer.
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        return open_binary(name, buffering=0)
     except OSError as error:
         raise _fail(name, error) from error
     except ValueError as error:
         raise TransferError(name, str(error)) from error
-    if stat.S_ISREG(os.fstat(fd).st_mode):
-        return io.FileIO(fd)
-    os.close(fd)
-    raise TransferError(name, 'it is not a regular file')
 
 
 def _is_inside(path: str, roots: Sequence[str]) -> bool:
@@ -51,7 +45,7 @@ def _is_inside(path: str, roots: Sequence[str]) -> bool:
     return any(os.path.commonpath([root, path]) == root for root in roots)
 
 
-def _inform(file: io.FileIO) -> FileInfo:
+def _inform(file: BinaryIO) -> FileInfo:
     """Describe an open file; its state is told by inode, time and size."""
     found = os.fstat(file.fileno())
     return FileInfo(
@@ -87,7 +81,7 @@ class FileProvider(LagoMethods):
         if not _is_inside(os.path.realpath(self.root), self._roots):
             raise ValueError(f'root {self.root} is of this machine')
 
-    def _open(self, path: str) -> io.FileIO:
+    def _open(self, path: str) -> BinaryIO:
         name = self.locate(path)
         file = _open_regular(name)
         if self._roots is not None:
@@ -134,7 +128,7 @@ class FileStream:
     def __init__(
         self,
         name: str,
-        file: io.FileIO,
+        file: BinaryIO,
         info: FileInfo,
         start: int,
         end: Optional[int],

@@ -11,6 +11,7 @@ import os
 from typing import Any, Dict, Iterable, Optional, Protocol, Tuple
 
 from ..core.errors import TransferError
+from ..tools.tree import open_output
 from ..transfer.ports import Provider, Stream
 
 #: Sidecars are a line or a small JSON object; in bytes.
@@ -127,7 +128,7 @@ def _write_decoded(
 
     chunks = iter(lambda: stream.read(READ_BYTES), b'')
     try:
-        with open(dest, 'wb') as file:
+        with open_output(dest) as file:
             for piece in decode_all(chunks, compression):
                 file.write(piece)
     except BaseException as error:

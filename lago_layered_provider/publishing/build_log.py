@@ -6,6 +6,7 @@ import os
 from typing import Optional
 
 from ..core import errors
+from ..tools import tree
 from . import build_state
 
 #: Of what a tool said before it failed; the log has all of it.
@@ -25,17 +26,17 @@ class BuildLog:
         logs = os.path.join(directory, build_state.LOGS)
         os.makedirs(logs, mode=0o700, exist_ok=True)
         self.path = os.path.join(logs, f'{name}.log')
-        self._flags = os.O_TRUNC
+        self._begun = False
 
     def write(self, title: str, text: Optional[str]) -> None:
         """Add what a tool has printed."""
-        fd = os.open(
-            self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-            | self._flags, 0o600,
-        )
-        self._flags = 0
-        with open(fd, 'w', encoding='utf-8', errors='replace') as stream:
-            stream.write(f'== {title}\n{text or ""}\n')
+        with tree.open_output(
+            self.path, keep=self._begun, mode=0o600
+        ) as stream:
+            stream.write(
+                f'== {title}\n{text or ""}\n'.encode('utf-8', 'replace')
+            )
+        self._begun = True
 
 
 def describe_failure(name: str, error: Exception, log: BuildLog) -> str:

@@ -20,7 +20,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Dict, Mapping
 
-from ..store import files
+from ..tools import tree
 
 STATE_FILE = '.build.json'
 LOGS = '.build-logs'
@@ -51,7 +51,7 @@ def read_state(directory: str) -> Dict[str, Built]:
 
     What cannot be read is built again.
     """
-    data = files.read_object(os.path.join(directory, STATE_FILE)) or {}
+    data = tree.read_object(os.path.join(directory, STATE_FILE)) or {}
     found: Dict[str, Built] = {}
     for name, entry in data.items():
         if isinstance(entry, dict) and set(entry) == {'id', 'spec', 'base'}:
@@ -65,7 +65,7 @@ def read_state(directory: str) -> Dict[str, Built]:
 
 def write_state(directory: str, states: Mapping[str, Built]) -> None:
     """Write down what images were built from."""
-    files.write_json(
+    tree.write_json(
         os.path.join(directory, STATE_FILE),
         {name: asdict(state) for name, state in states.items()}, sync=True,
     )
@@ -76,9 +76,9 @@ def complete(scratch: str) -> None:
 
     Their bytes must be on the disk.
     """
-    files.sync_directory(os.path.join(scratch, OUT))
-    files.write_file(os.path.join(scratch, COMPLETE), b'', sync=True)
-    files.sync_directory(scratch)
+    tree.sync_directory(os.path.join(scratch, OUT))
+    tree.write_file(os.path.join(scratch, COMPLETE), b'', sync=True)
+    tree.sync_directory(scratch)
     move_complete(scratch)
 
 
@@ -91,4 +91,4 @@ def move_complete(scratch: str) -> None:
     # What was noted goes last: until then all of it counts as not built.
     for name in sorted(os.listdir(out), key=lambda one: one == STATE_FILE):
         os.replace(os.path.join(out, name), os.path.join(directory, name))
-    files.sync_directory(directory)
+    tree.sync_directory(directory)

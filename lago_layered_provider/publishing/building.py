@@ -15,7 +15,7 @@ from .. import disk_tools, qemu_img
 from ..core import errors, specs
 from ..core.sizes import size_text
 from ..core.specs import Job
-from ..store import files
+from ..tools import tree
 from . import build_state
 from .build_log import BuildLog, describe_failure
 from .build_state import Built
@@ -135,7 +135,7 @@ class Builder:
         spec = job.spec
         path = os.path.join(self._out, spec.file)
         commands = os.path.join(self._scratch, f'{spec.name}.spec')
-        files.write_file(commands, self._plan.texts.get(spec.name, b''))
+        tree.write_file(commands, self._plan.texts.get(spec.name, b''))
         self._say(f'{spec.name}: building, from {self._describe_base(job)}')
         for tool, action in self._steps(job, path, commands):
             started = time.monotonic()
@@ -214,7 +214,7 @@ class Builder:
                 base = states[str(job.parent)].id
             states[name] = Built(secrets.token_hex(16), job.spec.digest, base)
             sync_file(path)
-            files.write_json(
+            tree.write_json(
                 f'{path}.metadata', specs.make_metadata(job), sync=True
             )
         build_state.write_state(self._out, states)

@@ -7,6 +7,7 @@ from typing import Iterator, Optional
 from ..core import errors, qcow2
 from ..core.model import SUFFIXES
 from ..core.rebase import rebase_header
+from ..tools import files
 from ..transfer.decode import CorruptStream, decode_all
 
 READ_BYTES = 4 << 20
@@ -58,7 +59,7 @@ def _with_base(
 def _decode(path: str) -> Iterator[bytes]:
     compression = compression_of(path)
     try:
-        with open(path, 'rb', buffering=0) as file:
+        with files.open_binary(path, buffering=0) as file:
             chunks = iter(lambda: file.read(READ_BYTES), b'')
             # Nothing to decode: spare the copies.
             yield from chunks if compression is None else decode_all(

@@ -10,6 +10,7 @@ from typing import Iterator, Optional, Sequence
 
 from ..core import errors
 from ..core.model import DIGEST_LENGTHS, Digest, Image, Unknown
+from ..tools import files, tree
 from ..transfer.decode import CorruptStream, decode_all
 from ..transfer.digester import Digester
 from ..transfer.ports import Progress, Provider
@@ -76,7 +77,7 @@ def fetch_file(
 def _fetch_rest(
     image: Image, provider: Provider, path: str, progress: Progress
 ) -> None:
-    with open(path, 'ab') as output:
+    with tree.open_output(path, keep=True) as output:
         start = output.tell()
         with contextlib.closing(
             provider.open(image.file, start=start)
@@ -160,7 +161,7 @@ def _compare(image: Image, made: Sequence[Digest], url: str) -> None:
 def _decode(image: Image, path: str) -> Iterator[bytes]:
     assert not isinstance(image.compression, Unknown)
     try:
-        with open(path, 'rb') as stream:
+        with files.open_binary(path) as stream:
             yield from decode_all(
                 iter(lambda: stream.read(READ_BYTES), b''), image.compression
             )

@@ -11,6 +11,7 @@ from typing import IO, Iterator, Optional
 from .. import qemu_img
 from ..core import errors
 from ..providers import make_provider
+from ..tools import tree
 from ..transfer.decode import CorruptStream, decode_all
 from .local_images import examine
 
@@ -34,7 +35,7 @@ def fetch_ready(location: str, target: str, timeout: float) -> None:
         ToolError: qemu-img failed.
     """
     fetched = f'{target}.fetched'
-    with open(fetched, 'wb') as stream:
+    with tree.open_output(fetched) as stream:
         for data in _decoded(location, timeout):
             _write(stream, data)
         stream.truncate()

@@ -21,6 +21,7 @@ from ..core.model import Image, ImageRef
 from ..core.originals import ENDINGS, RAW_ENDINGS, Original
 from ..core.qcow2 import Qcow2Header
 from ..providers.file import FileProvider
+from ..tools import files
 from .content import compression_of
 from .place import INDEX, Known, identify
 
@@ -182,7 +183,7 @@ def _read_metadata(
     for name in dict.fromkeys([strip_suffix(path), path]):
         sidecar = os.path.join(root, f'{name}.metadata')
         try:
-            with open(sidecar, encoding='utf-8') as stream:
+            with files.open_text(sidecar) as stream:
                 found = json.load(stream)
         except FileNotFoundError:
             continue

@@ -12,7 +12,7 @@ from ..core.copies import PUBLISHED
 from ..core.entry import strip_suffix
 from ..core.index import Index, SourceSpec
 from ..core.model import SUFFIXES, Image, Unknown, check_name
-from ..store import files as disk
+from ..tools import tree as disk
 from .finding import File
 from .options import Options
 from .place import SIDECARS, SIGNATURE, Known, Place

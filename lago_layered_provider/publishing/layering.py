@@ -13,7 +13,7 @@ from typing import Callable, List
 from .. import qemu_img
 from ..core import errors, safety
 from ..core.sizes import size_text
-from ..store import files
+from ..tools import files
 from .local_images import LocalImage, read_header, used_bytes
 from .scratch import disk_errors, scratch_directory, show_file
 

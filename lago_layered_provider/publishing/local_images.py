@@ -9,6 +9,7 @@ from typing import Iterator, List, Tuple
 from .. import backing
 from ..core import errors, formats, qcow2, safety
 from ..core.exporting import Link
+from ..tools import files
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def read_format(path: str) -> str:
         raise ValueError('there is no such file')
     if not os.path.isfile(path):
         raise ValueError('it is no file')
-    with open(path, 'rb') as stream:
+    with files.open_binary(path) as stream:
         fmt = formats.tell_format(stream.read(formats.FIRST_BYTES))
     size = os.path.getsize(path)
     if fmt == 'raw' and size % formats.SECTOR_BYTES:
@@ -83,7 +84,7 @@ def read_header(path: str) -> qcow2.Qcow2Header:
         BadHeader: it has none that can be understood.
         OSError: it cannot be read.
     """
-    with open(path, 'rb') as stream:
+    with files.open_binary(path) as stream:
         length = qcow2.head_length(stream.read(formats.FIRST_BYTES))
         stream.seek(0)
         return qcow2.parse_header(stream.read(length))

@@ -22,7 +22,8 @@ from ..core.wanted import Wanted
 from ..repositories import ByPath
 from ..settings import Settings
 from ..sources import Sources
-from ..store.files import measure, remove_file
+from ..tools.files import measure
+from ..tools.tree import remove_file
 from ..transfer.fetch import can_differ
 from ..transfer.ports import Progress
 from . import indexing

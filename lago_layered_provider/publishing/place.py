@@ -27,7 +27,8 @@ import lockfile
 from ..core import errors
 from ..core.copies import PUBLISHED
 from ..core.model import FORMATS, SUFFIXES, Image
-from ..store import files, locks
+from ..tools import locks
+from ..tools.tree import Tree
 from .scratch import disk_errors
 
 INDEX = 'repo.metadata'
@@ -62,6 +63,7 @@ class Place:
 
     def __init__(self, directory: str) -> None:
         self.root = os.path.abspath(directory)
+        self._tree = Tree(self.root)
 
     def path(self, name: str) -> str:
         """Return the path of a file in it."""
@@ -88,10 +90,10 @@ class Place:
                     self.root, ['is not a directory'],
                     hint='Name the directory with the images.',
                 )
-            os.makedirs(self.path(PUBLISHED), exist_ok=True)
+            self._tree.make_directory(self.path(PUBLISHED))
             lock = locks.ImageLock(
-                self.path(f'{PUBLISHED}/.lock'), what='publishing',
-                waiting=waiting,
+                self.path(f'{PUBLISHED}/.lock'), tree=self._tree,
+                what='publishing', waiting=waiting,
             )
             try:
                 lock.acquire(timeout)
@@ -100,10 +102,12 @@ class Place:
                     self.root, [str(error)], hint='Run it again later.'
                 ) from None
             try:
+                for directory in (self.root, self.path(PUBLISHED)):
+                    self._tree.sweep(directory)
                 for name in self._files():
                     # An image may be called so, too, but is not hidden.
                     if re.search(r'/\.[^/]*\.part$', name):
-                        files.remove_file(self.path(name))
+                        self._tree.remove(self.path(name))
                 yield
             finally:
                 lock.release()
@@ -116,12 +120,12 @@ class Place:
 
     def finish(self, name: str) -> None:
         """Give a file that was written its name."""
-        os.replace(self.part(name), self.path(name))
-        files.sync_directory(os.path.dirname(self.path(name)))
+        self._tree.rename(self.part(name), self.path(name))
+        self._tree.sync(os.path.dirname(self.path(name)))
 
     def read_known(self) -> Dict[str, Known]:
         """Return what is known of originals, by their path."""
-        found = files.read_object(self._state()) or {}
+        found = self._tree.read_object(self._state()) or {}
         return {
             path: Known(str(one['identity']), str(one['image']))
             for path, one in found.items()
@@ -130,7 +134,7 @@ class Place:
 
     def write_known(self, known: Dict[str, Known]) -> None:
         """Remember what originals were published as."""
-        files.write_json(self._state(), {
+        self._tree.write_json(self._state(), {
             path: vars(one) for path, one in sorted(known.items())
         })
 
@@ -146,8 +150,8 @@ class Place:
         if image.handle.startswith(f'{PUBLISHED}/') or not os.path.exists(
             f'{beside}.metadata'
         ):
-            files.write_json(f'{beside}.metadata', metadata, sync=True)
-        files.write_file(f'{beside}.hash', sha1.encode(), sync=True)
+            self._tree.write_json(f'{beside}.metadata', metadata, sync=True)
+        self._tree.write(f'{beside}.hash', sha1.encode(), sync=True)
 
     def remove_unlisted(self, kept: Set[str]) -> None:
         """Remove published files that no image of the index has.
@@ -157,7 +161,7 @@ class Place:
         """
         for name in self._files():
             if name not in kept and _OURS.fullmatch(os.path.basename(name)):
-                files.remove_file(self.path(name))
+                self._tree.remove(self.path(name))
         for parent, _, _ in os.walk(self.path(PUBLISHED), topdown=False):
             if parent != self.path(PUBLISHED):
                 with contextlib.suppress(OSError):

@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import secrets
 import shutil
-from typing import Callable, Iterator, List, Optional, Tuple
+from typing import Callable, Iterator, List, Tuple
 
 from ..core import errors
-from ..store import files
+from ..tools import files, tree
 
 #: What the C library calls ENOSPC and EDQUOT; the tools run with LC_ALL=C.
 NO_ROOM = ('No space left on device', 'Disk quota exceeded')
@@ -55,7 +54,7 @@ def scratch_directory(
     """
     with disk_errors(parent):
         for path in _list(parent, word):
-            fd = _lock(path)
+            fd = files.claim_directory(path)
             if fd is not None:
                 try:
                     finish(path)
@@ -76,7 +75,7 @@ def find_others(path: str) -> List[str]:
     others = []
     for other in _list(parent, name[1:].rpartition('-')[0]):
         if other != path:
-            fd = _lock(other)
+            fd = files.claim_directory(other)
             if fd is None:
                 others.append(other)
             else:
@@ -96,7 +95,7 @@ def _make(parent: str, word: str) -> Tuple[str, int]:
     while True:
         path = os.path.join(parent, f'.{word}-{secrets.token_hex(4)}')
         os.mkdir(path)
-        fd = _lock(path)
+        fd = files.claim_directory(path)
         # Another run may have taken it for that of a killed one meanwhile.
         if fd is not None:
             if os.path.isdir(path):
@@ -104,27 +103,10 @@ def _make(parent: str, word: str) -> Tuple[str, int]:
             os.close(fd)
 
 
-def _lock(path: str) -> Optional[int]:
-    """Lock a directory; None where another process has it, or it is gone."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    return fd
-
-
 def sync_file(path: str) -> None:
     """Bring the bytes of a file to the disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    with files.open_binary(path) as stream:
+        os.fsync(stream.fileno())
 
 
 def show_file(path: str, target: str) -> None:
@@ -148,7 +130,7 @@ def show_file(path: str, target: str) -> None:
                 f'Cannot write {target}', [EXISTS]
             ) from None
         os.rename(path, target)
-    files.sync_directory(os.path.dirname(target))
+    tree.sync_directory(os.path.dirname(target))
 
 
 @contextlib.contextmanager
@@ -170,10 +152,9 @@ def disk_errors(directory: str, hint: str = '') -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise no_room(directory, str(error), hint) from error
-        reason = error.strerror or str(error)
-        raise errors.PublishError(directory, [
-            f'{reason}: {error.filename}' if error.filename else reason
-        ], hint=hint) from error
+        raise errors.PublishError(
+            directory, [files.describe(error)], hint=hint
+        ) from error
 
 
 def no_room(

@@ -16,7 +16,7 @@ from .. import disk_tools, qemu_img
 from ..core import errors, specs
 from ..core.originals import RAW_ENDINGS, strip_endings
 from ..core.specs import Job, Spec
-from ..store import files
+from ..tools import files, tree
 from . import build_state
 from .build_state import Built
 from .local_images import examine, read_format, read_header
@@ -120,7 +120,7 @@ def _read_specs(
         if name.startswith('.') or name.endswith('~') or os.path.isdir(path):
             continue
         try:
-            with open(path, 'rb') as stream:
+            with files.open_binary(path) as stream:
                 data = stream.read(MAX_SPEC_BYTES + 1)
             if len(data) > MAX_SPEC_BYTES:
                 raise errors.IndexFaults(name, [
@@ -239,7 +239,7 @@ def _check_versions(
     todo: List[Job], directory: str, version: Optional[str]
 ) -> Iterator[str]:
     """Yield the images that could not be published when they are built."""
-    document = files.read_object(os.path.join(directory, INDEX)) or {}
+    document = tree.read_object(os.path.join(directory, INDEX)) or {}
     for job in todo:
         wanted = version or job.spec.keys.get('version')
         known: Any = document.get('templates')

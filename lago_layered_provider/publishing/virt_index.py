@@ -18,7 +18,8 @@ from ..core.virt_index import Section
 from ..core.virt_sections import Offer
 from ..providers.file import FileProvider
 from ..sources import LOOKUP_THREADS
-from ..store.files import read_file, write_file
+from ..tools import files
+from ..tools.tree import read_file, write_file
 from .documents import INDEX_NAME, VIRT_NAME
 from .inspection import Inspector, Place
 
@@ -175,7 +176,7 @@ class _Writer:
         ):
             return old.checksum
         digest = hashlib.sha512()
-        with open(name, 'rb') as stream:
+        with files.open_binary(name) as stream:
             for data in iter(lambda: stream.read(READ_BYTES), b''):
                 digest.update(data)
         return digest.hexdigest()

@@ -12,7 +12,7 @@ from ..core.entry import strip_suffix
 from ..core.errors import PublishError
 from ..core.model import SUFFIXES, BaseName, Image, ImageRef
 from ..core.publication import Draft
-from ..store import files
+from ..tools import tree
 from ..transfer.ports import Progress
 from .content import read_original
 from .finding import Found
@@ -117,7 +117,7 @@ class Writer:
             draft.base_format,
         )
         try:
-            with open(part, 'wb') as output:
+            with tree.open_output(part) as output:
                 packed = self._packer.pack(
                     chunks, output, self._compression,
                     lambda count: self._progress.advance(str(ref), count),
@@ -127,7 +127,7 @@ class Writer:
             self._place.finish(name)
             return packed
         except BaseException:
-            files.remove_file(part)
+            tree.remove_file(part)
             raise
 
     def _read(self, path: str, ref: ImageRef) -> Packed:

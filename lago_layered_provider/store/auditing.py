@@ -8,15 +8,16 @@ process may change an image meanwhile; it is then looked at once more.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import os
 import stat
 from typing import Any, List, Optional, Tuple
 
 from ..core import errors
 from ..core.audit import Fault, Finding, Part
 from ..core.record import Record, parse_record
-from . import files, finding, layout, locks, proving
+from ..tools import files
+from . import finding, layout, proving
 from .proving import Advance
 
 #: What `look` returns where no file of an image is.
@@ -36,10 +37,7 @@ class Auditor:
         """Return what is in the store, or should be: its record is there."""
         with files.disk_errors(self._paths.root, reading=True):
             found = set(finding.list_names(self._paths))
-            try:
-                kept = os.listdir(self._paths.images)
-            except FileNotFoundError:
-                kept = []
+            kept = self._paths.tree.list(self._paths.images)
         found.update(
             name[:-len('.json')] for name in kept if name.endswith('.json')
         )
@@ -47,10 +45,12 @@ class Auditor:
 
     def size(self, name: str) -> int:
         """Return the bytes of an image, 0 where there is none."""
-        try:
-            return os.stat(self._paths.image(name)).st_size
-        except OSError:
-            return 0
+        with contextlib.suppress(OSError):
+            found = self._paths.tree.stat(
+                self._paths.image(name), follow=True
+            )
+            return found.st_size if found else 0
+        return 0
 
     def base(self, name: str) -> Optional[str]:
         """Return the store name of an image's base, as far as is known."""
@@ -100,7 +100,7 @@ class Auditor:
 
 def _read_record(paths: layout.Layout, name: str) -> Optional[Record]:
     """Return an image's record, None for none and for garbage."""
-    record = parse_record(files.read_object(paths.record(name)))
+    record = parse_record(paths.tree.read_object(paths.record(name)))
     if record is None or record.backing is None:
         return record
     return record if layout.is_store_name(record.backing) else None
@@ -113,11 +113,10 @@ def look(paths: layout.Layout, name: str) -> Tuple[object, ...]:
         paths.image(name), paths.record(name), paths.head(name),
         paths.metadata(name), paths.hash(name),
     ):
-        try:
-            here = os.stat(path)
-            found.append((here.st_ino, here.st_mtime_ns, here.st_size))
-        except FileNotFoundError:
-            found.append(None)
+        here = paths.tree.stat(path, follow=path == paths.image(name))
+        found.append(
+            here and (here.st_ino, here.st_mtime_ns, here.st_size)
+        )
     return tuple(found)
 
 
@@ -136,11 +135,10 @@ class _Look:
     def find(self, expected: Optional[Record]) -> Finding:
         """Return what there is to say."""
         paths, name = self._paths, self._name
-        written = os.path.exists(paths.record(name))
+        written = paths.tree.exists(paths.record(name))
         record = _read_record(paths, name)
-        try:
-            here = os.stat(paths.image(name))
-        except FileNotFoundError:
+        here = paths.tree.stat(paths.image(name), follow=True)
+        if here is None:
             return self._find_missing(record, written)
         if not stat.S_ISREG(here.st_mode):
             self._fault(Part.IMAGE, 'it is not a file')
@@ -151,9 +149,9 @@ class _Look:
             proven = self._prove(record)
             self._check_hash(record)
         else:
-            if locks.is_held(paths.lock(name)):
+            if paths.is_held(name):
                 return self._make(skipped='another process is at it')
-            ours = (written and record is None) or os.path.exists(
+            ours = (written and record is None) or paths.tree.exists(
                 paths.head(name))
             record, proven = self._find_without_record(ours, here.st_size)
         self._check_metadata()
@@ -163,9 +161,9 @@ class _Look:
         self, record: Optional[Record], written: bool
     ) -> Finding:
         paths, name = self._paths, self._name
-        if locks.is_held(paths.lock(name)):
+        if paths.is_held(name):
             return self._make(skipped='another process is at it')
-        if os.path.exists(paths.state(name)):
+        if paths.tree.exists(paths.state(name)):
             # A commit was killed, or its base is still to come.
             return self._make(skipped='it is not fetched to its end yet')
         if not written:
@@ -180,12 +178,12 @@ class _Look:
         """
         if record.size == size:
             return False
-        try:
-            hashed = os.stat(self._paths.hash(self._name)).st_mtime_ns
-            recorded = os.stat(self._paths.record(self._name)).st_mtime_ns
-        except FileNotFoundError:
-            return False
-        return hashed > recorded
+        hashed, recorded = map(self._paths.tree.stat, (
+            self._paths.hash(self._name), self._paths.record(self._name)
+        ))
+        return bool(
+            hashed and recorded and hashed.st_mtime_ns > recorded.st_mtime_ns
+        )
 
     def _find_without_record(
         self, ours: bool, size: int
@@ -222,7 +220,7 @@ class _Look:
         """Check what Lago keeps as the sha1 of the published image."""
         if record.sha1 is None:
             return
-        text = files.read_file(self._paths.hash(self._name))
+        text = self._paths.tree.read(self._paths.hash(self._name))
         if text is None:
             self._fault(Part.HASH, 'its .hash is missing')
         elif text.strip() != record.sha1.encode():
@@ -230,8 +228,9 @@ class _Look:
 
     def _check_metadata(self) -> None:
         path = self._paths.metadata(self._name)
-        if files.read_object(path) is None:
-            what = 'unreadable' if os.path.exists(path) else 'missing'
+        tree = self._paths.tree
+        if tree.read_object(path) is None:
+            what = 'unreadable' if tree.exists(path) else 'missing'
             self._fault(Part.METADATA, f'its .metadata is {what}')
 
     def _fault(self, part: Part, text: str) -> None:

@@ -14,20 +14,21 @@ from typing import Callable, Container, Dict, Optional, Tuple
 
 from ..core import errors
 from ..core.block import Block
-from . import files, layout, progress, sparse
+from ..tools import files
+from . import layout, progress, sparse
 
 
 class BlockSpool:
     """Bytes of one block as they came; `size` is how many at least."""
 
-    def __init__(self, root: str, path: str) -> None:
-        self._root = root
+    def __init__(self, paths: layout.Layout, path: str) -> None:
+        self._tree = paths.tree
         self._path = path
         self._fd: Optional[int] = None
 
     def write(self, data: bytes, position: int) -> None:
         """Write at `position` in the block; nothing before it is missing."""
-        with files.disk_errors(self._root):
+        with files.disk_errors(self._tree.root):
             if self._fd is None:
                 self._fd = self._open(os.O_CREAT)
             files.write_all(self._fd, memoryview(data), position)
@@ -38,7 +39,7 @@ class BlockSpool:
         Raises:
             StoreError: somebody has made it shorter.
         """
-        with files.disk_errors(self._root):
+        with files.disk_errors(self._tree.root):
             if self._fd is None:
                 self._fd = self._open(0)
             data = os.pread(self._fd, length, position)
@@ -52,8 +53,8 @@ class BlockSpool:
     def remove(self) -> None:
         """Close and remove it; may be called twice."""
         self.close()
-        with files.disk_errors(self._root):
-            files.remove_file(self._path)
+        with files.disk_errors(self._tree.root):
+            self._tree.remove(self._path)
 
     def close(self) -> None:
         """Close the file; the bytes stay. May be called twice."""
@@ -62,8 +63,7 @@ class BlockSpool:
             os.close(fd)
 
     def _open(self, flags: int) -> int:
-        flags |= os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.open(self._path, flags, 0o666)
+        return self._tree.open(self._path, os.O_RDWR | flags)
 
 
 class Blocks:
@@ -172,7 +172,7 @@ class Blocks:
     def spool(self, offset: int) -> BlockSpool:
         """Return the spool of the block at `offset`."""
         return BlockSpool(
-            self._paths.root, self._paths.spool(self._name, offset)
+            self._paths, self._paths.spool(self._name, offset)
         )
 
     def spooled(self) -> Dict[int, int]:

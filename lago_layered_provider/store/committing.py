@@ -7,13 +7,13 @@ not visible, and the next commit does all of it once more.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import Any, Iterator, Mapping, Optional
 
 from ..core import errors, model, qcow2, rebase
 from ..core.record import Record
-from . import files, layout, progress
+from ..tools import files
+from . import layout, progress
 
 #: Images are never changed once they are visible.
 IMAGE_MODE = 0o444
@@ -30,9 +30,9 @@ def read_verified(paths: layout.Layout, name: str) -> Record:
     found = progress.read_progress(paths, name)
     record = found and found.verified
     if record:
-        with contextlib.suppress(FileNotFoundError):
-            if os.stat(paths.staged(name)).st_size == record.size:
-                return record
+        staged = paths.tree.stat(paths.staged(name))
+        if staged is not None and staged.st_size == record.size:
+            return record
     raise errors.StoreError(
         f'{name} is not complete in {paths.root}: it was not verified, or '
         f'somebody began it anew',
@@ -72,12 +72,12 @@ def commit_staged(
     if staged != name:
         _replace_head(paths, name, staged)
     write_beside(paths, name, record, metadata)
-    _seal(paths.staged(staged))
-    os.rename(paths.staged(staged), paths.image(name))
-    files.sync_directory(paths.root)
+    _seal(paths, staged)
+    paths.tree.rename(paths.staged(staged), paths.image(name))
+    paths.tree.sync(paths.root)
     progress.remove_staged(paths, staged)
     if staged != name:
-        files.remove_file(paths.head(staged))
+        paths.tree.remove(paths.head(staged))
 
 
 def write_beside(
@@ -91,16 +91,17 @@ def write_beside(
     Args:
         record: None leaves what there is, and Lago's hash.
     """
-    files.write_json(paths.metadata(name), dict(metadata), sync=True)
+    tree = paths.tree
+    tree.write_json(paths.metadata(name), dict(metadata), sync=True)
     if record is None:
         return
     if record.sha1 is None:
         # One that a plain Lago left would speak of another file.
-        files.remove_file(paths.hash(name))
+        tree.remove(paths.hash(name))
     else:
-        files.write_file(paths.hash(name), record.sha1.encode(), sync=True)
-    files.write_json(paths.record(name), record.to_json(), sync=True)
-    files.sync_directory(paths.images)
+        tree.write(paths.hash(name), record.sha1.encode(), sync=True)
+    tree.write_json(paths.record(name), record.to_json(), sync=True)
+    tree.sync(paths.images)
 
 
 def _replace_head(paths: layout.Layout, name: str, staged: str) -> None:
@@ -108,21 +109,22 @@ def _replace_head(paths: layout.Layout, name: str, staged: str) -> None:
 
     The staged one stays: a commit that was killed is done once more.
     """
-    head = files.read_file(paths.head(staged))
+    head = paths.tree.read(paths.head(staged))
     if head is None:
-        files.remove_file(paths.head(name))
+        paths.tree.remove(paths.head(name))
     else:
-        files.write_file(paths.head(name), head, sync=True)
+        paths.tree.write(paths.head(name), head, sync=True)
 
 
 def published_chunks(
     paths: layout.Layout, stored: model.Stored
 ) -> Iterator[bytes]:
     """Return the bytes of a visible image as they were published."""
-    head = files.read_file(paths.head(stored.name)) or b''
+    head = paths.tree.read(paths.head(stored.name)) or b''
     if stored.backing is None:
         head = b''
-    with open(paths.image(stored.name), 'rb') as stream:
+    image = paths.image(stored.name)
+    with paths.tree.open_binary(image, follow=True) as stream:
         if head:
             yield head
             stream.seek(len(head))
@@ -141,7 +143,7 @@ def _set_backing(
     The new header is made of the kept one, never of what is in the file: a
     kill may have torn that.
     """
-    published = files.read_file(paths.head(name))
+    published = paths.tree.read(paths.head(name))
     if published is None:
         raise errors.StoreError(
             f'{name}: its first cluster was not kept in {paths.images}',
@@ -153,18 +155,21 @@ def _set_backing(
         raise errors.StoreError(
             f'{name}: its base {base.name} cannot be set: {error}'
         ) from error
-    fd = progress.open_staged(paths.staged(name))
+    fd = progress.open_staged(paths, name)
     try:
         files.write_all(fd, memoryview(head), 0)
     finally:
         os.close(fd)
 
 
-def _seal(path: str) -> None:
-    """Make a file read-only, with all of it on the disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+def _seal(paths: layout.Layout, name: str) -> None:
+    """Make a staged file read-only, with all of it on the disk."""
+    fd = paths.tree.open(paths.staged(name))
     try:
-        os.fchmod(fd, IMAGE_MODE)
+        # Of a file that another user of the group began only the owner may
+        # change that; who may write the store can remove it in any case.
+        if os.geteuid() in (0, os.fstat(fd).st_uid):
+            os.fchmod(fd, IMAGE_MODE)
         os.fsync(fd)
     finally:
         os.close(fd)

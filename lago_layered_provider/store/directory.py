@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from typing import (
     Any, Callable, ContextManager, Dict, Iterable, Iterator, List, Mapping,
@@ -13,9 +12,9 @@ from typing import (
 import lockfile
 
 from ..core import errors, model, plan
+from ..tools import files, locks
 from . import (
-    committing, files, finding, indexes, layout, locks, progress, space,
-    staging,
+    committing, finding, indexes, layout, progress, space, staging,
 )
 
 
@@ -42,18 +41,16 @@ class Store:
             StoreNotWritable: it cannot be written; says where and why.
         """
         with files.disk_errors(self.root):
+            tree = self._paths.tree
             for directory in self._paths.directories:
-                os.makedirs(directory, exist_ok=True)
-                if not os.access(
-                    directory, os.W_OK | os.X_OK, effective_ids=True
-                ):
-                    where = os.path.relpath(directory, self.root)
-                    raise errors.StoreNotWritable(
-                        f'{self.root}: the store cannot be written: '
-                        f'{"it" if where == "." else where} is read-only, '
-                        f'or you have no right to write there',
-                        hint=files.NOT_WRITABLE_HINT,
-                    )
+                tree.make_directory(directory)
+                tree.check_writable(directory)
+            tree.check_movable(self._paths.partial)
+            progress.sweep(self._paths, self._is_visible)
+
+    def clear(self) -> None:
+        """Clear away what kills left behind, where the store allows it."""
+        with contextlib.suppress(OSError):
             progress.sweep(self._paths, self._is_visible)
 
     def find(self, name: str) -> Optional[model.Stored]:
@@ -83,10 +80,10 @@ class Store:
         """
         path = self._paths.metadata(name)
         with files.disk_errors(self.root, reading=True):
-            value = files.read_object(path)
+            value = self._paths.tree.read_object(path)
             if value is not None:
                 return value
-            fault = 'damaged' if os.path.exists(path) else 'missing'
+            fault = 'damaged' if self._paths.tree.exists(path) else 'missing'
         raise errors.StoreError(
             f'{path}: the metadata of {name} is {fault}, expected a JSON '
             f'object',
@@ -146,7 +143,7 @@ class Store:
             yield None
             return
         with self._lock(name, what, cancelled, timeout, waiting):
-            if os.path.exists(self.path(name)):
+            if self._is_there(name):
                 yield None
                 return
             with self._open_stage(name, identity, keep_free) as stage:
@@ -178,7 +175,7 @@ class Store:
             with self._lock(
                 name, 'putting it into the store', cancelled, timeout, waiting
             ), files.disk_errors(self.root):
-                if not os.path.exists(self.path(name)):
+                if not self._is_there(name):
                     committing.commit_staged(
                         self._paths, name,
                         base=self._find_base(name, base), metadata=metadata,
@@ -228,6 +225,11 @@ class Store:
         with files.disk_errors(self.root, reading=True):
             return finding.is_visible(self._paths, name)
 
+    def _is_there(self, name: str) -> bool:
+        with files.disk_errors(self.root, reading=True):
+            found = self._paths.tree.stat(self.path(name), follow=True)
+        return found is not None
+
     @contextlib.contextmanager
     def _lock(
         self,
@@ -237,9 +239,8 @@ class Store:
         timeout: Optional[float],
         waiting: Callable[[str], None],
     ) -> Iterator[None]:
-        lock = locks.ImageLock(
-            self._paths.lock(name), what=what, cancelled=cancelled,
-            waiting=waiting,
+        lock = self._paths.lock_of(
+            name, what, cancelled=cancelled, waiting=waiting
         )
         # In a `try` from the beginning: a signal may raise right after the
         # lock was taken.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 from typing import Iterable, List, Optional, Tuple
 
 from ..core import errors, model, qcow2, safety
 from ..core.record import Record, parse_record
-from . import files, layout, locks
+from . import layout
 
 #: Enough for the header's fixed part, where the cluster size is.
 _FIRST_BYTES = 104
@@ -21,13 +20,10 @@ def is_visible(paths: layout.Layout, name: str) -> bool:
     A plain Lago converts an image under its final name while it holds the
     lock; such a one is not there yet. Ours have a record before they appear.
     """
-    try:
-        size = os.stat(paths.image(name)).st_size
-    except FileNotFoundError:
-        return False
-    return (
-        _matching_record(paths, name, size) is not None
-        or not locks.is_held(paths.lock(name))
+    found = paths.tree.stat(paths.image(name), follow=True)
+    return found is not None and (
+        _matching_record(paths, name, found.st_size) is not None
+        or not paths.is_held(name)
     )
 
 
@@ -40,9 +36,8 @@ def find_image(paths: layout.Layout, name: str) -> Optional[model.Stored]:
         OSError: the disk failed.
     """
     path = paths.image(name)
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
+    found = paths.tree.stat(path, follow=True)
+    if found is None:
         return None
     if not stat.S_ISREG(found.st_mode):
         raise errors.StoreError(
@@ -52,7 +47,7 @@ def find_image(paths: layout.Layout, name: str) -> Optional[model.Stored]:
     record = _matching_record(paths, name, found.st_size)
     recorded = record is not None
     if record is None:
-        if locks.is_held(paths.lock(name)):
+        if paths.is_held(name):
             return None
         record = read_foreign(paths, name, found.st_size)
     return model.Stored(
@@ -79,7 +74,7 @@ def find_same(
     wanted = set(digests)
     found = []
     for name in list_names(paths) if wanted else ():
-        record = parse_record(files.read_object(paths.record(name)))
+        record = parse_record(paths.tree.read_object(paths.record(name)))
         known = record.digests if record else _read_hash(paths, name)
         if wanted.intersection(known):
             found.append(name)
@@ -88,12 +83,8 @@ def find_same(
 
 def list_names(paths: layout.Layout) -> List[str]:
     """Return what lies in the store under a name that an image can have."""
-    try:
-        present = os.listdir(paths.root)
-    except FileNotFoundError:
-        return []
     return sorted(
-        name for name in present
+        name for name in paths.tree.list(paths.root)
         if name.count(':') == 2 and not name.endswith(layout.ENDINGS)
         and layout.is_store_name(name)
     )
@@ -107,7 +98,7 @@ def _matching_record(
     One of another size is of an image that was removed by hand, before a
     plain Lago put this one there.
     """
-    record = parse_record(files.read_object(paths.record(name)))
+    record = parse_record(paths.tree.read_object(paths.record(name)))
     return record if record and record.size == size else None
 
 
@@ -116,13 +107,14 @@ def read_foreign(
 ) -> Record:
     """Make a record of an image that somebody else put into the store."""
     path = paths.image(name)
-    with open(path, 'rb', buffering=0) as stream:
+    tree = paths.tree
+    with tree.open_binary(path, buffering=0, follow=True) as stream:
         head = stream.read(_FIRST_BYTES)
     if not qcow2.is_qcow2(head):
         return Record('raw', size, size, _read_hash(paths, name))
     try:
         length = qcow2.head_length(head)
-        with open(path, 'rb') as stream:
+        with tree.open_binary(path, follow=True) as stream:
             header = qcow2.parse_header(stream.read(length))
     except qcow2.BadHeader as error:
         raise errors.UnsafeImage(path, [str(error)]) from error
@@ -165,7 +157,7 @@ def _read_hash(
     paths: layout.Layout, name: str
 ) -> Tuple[model.Digest, ...]:
     """Return what Lago kept as the image's sha1, if it is one."""
-    text = (files.read_file(paths.hash(name)) or b'').strip().lower()
+    text = (paths.tree.read(paths.hash(name)) or b'').strip().lower()
     if not re.fullmatch(rb'[0-9a-f]{40}', text):
         return ()
     return (model.Digest('sha1', text.decode()),)

@@ -18,7 +18,7 @@ import zlib
 from dataclasses import dataclass
 from typing import BinaryIO, Iterable, List, Optional
 
-from . import files, layout
+from . import layout
 
 #: The first line is short: a URL, a validator, a signature.
 _MAX_HEAD_BYTES = 2**20
@@ -63,10 +63,10 @@ def keep_index(
         'crc32': _checksum(parts),
     })
     try:
-        os.makedirs(paths.indexes, exist_ok=True)
-        files.write_file(
+        paths.tree.make_directory(paths.indexes)
+        paths.tree.write(
             _path(paths, url, signature is not None),
-            b''.join((head.encode(), b'\n', *parts)), shared=True,
+            b''.join((head.encode(), b'\n', *parts)),
         )
     except OSError:
         pass
@@ -82,7 +82,7 @@ def kept_index(
     """
     path = _path(paths, url, signed)
     try:
-        with open(path, 'rb') as stream:
+        with paths.tree.open_binary(path) as stream:
             head = json.loads(stream.readline(_MAX_HEAD_BYTES))
             body, table, signature = _read_parts(
                 stream, head['lengths'], head['crc32']

@@ -10,10 +10,8 @@ from typing import Dict, Iterator, List, Optional, Tuple
 import lockfile
 
 from ..core import errors, model
-from . import files, finding, layout, locks, progress
-
-#: All files of an image; what makes it visible goes first.
-_PARTS = ('image', 'metadata', 'hash', 'record', 'head')
+from ..tools import files
+from . import finding, layout, progress
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,8 @@ class Inventory:
         with files.disk_errors(self._paths.root, reading=True):
             for name in finding.list_names(self._paths):
                 try:
-                    found = finding.find_image(self._paths, name)
+                    with files.disk_errors(self._paths.root, reading=True):
+                        found = finding.find_image(self._paths, name)
                 except errors.LayeredError as error:
                     faults.append(error.message)
                     continue
@@ -53,51 +52,64 @@ class Inventory:
 
     def unfinished(self) -> List[Unfinished]:
         """Return the images that are not visible yet."""
-        try:
-            entries = os.listdir(self._paths.partial)
-        except FileNotFoundError:
-            return []
+        with files.disk_errors(self._paths.root, reading=True):
+            return self._unfinished()
+
+    def _unfinished(self) -> List[Unfinished]:
+        entries = self._paths.tree.list(self._paths.partial)
         found = []
         for name in sorted({
             name for name in map(_image_of, entries)
             if layout.is_store_name(name)
         }):
             here = progress.read_partial(self._paths, name, None)
-            lock = self._paths.lock(name)
             found.append(Unfinished(
                 name, here.fetched if here else 0, self._size(name),
-                locks.ImageLock(lock).holder() if locks.is_held(lock)
-                else None,
+                self._holder(name),
             ))
         return found
 
     def _size(self, name: str) -> int:
         """Return what the parts of an unfinished image take, in bytes."""
         return sum(
-            files.disk_bytes(os.path.join(self._paths.partial, entry))
-            for entry in os.listdir(self._paths.partial)
+            self._paths.tree.disk_bytes(
+                os.path.join(self._paths.partial, entry)
+            )
+            for entry in self._paths.tree.list(self._paths.partial)
             if _image_of(entry) == name
         )
 
     def locked(self) -> Dict[str, str]:
         """Return the images that somebody has locked, and who."""
-        names = finding.list_names(self._paths)
-        return {
-            name: locks.ImageLock(self._paths.lock(name)).holder()
-            for name in names if locks.is_held(self._paths.lock(name))
-        }
+        with files.disk_errors(self._paths.root, reading=True):
+            names = finding.list_names(self._paths)
+            holders = {name: self._holder(name) for name in names}
+        return {name: holder for name, holder in holders.items() if holder}
+
+    def _holder(self, name: str) -> Optional[str]:
+        """Return who has locked an image, None for nobody."""
+        if not self._paths.is_held(name):
+            return None
+        return self._paths.lock_of(name).holder()
 
     def remove(self, name: str) -> None:
         """Remove an image.
 
-        The caller holds `Usage.alone`, and knows that nothing stands on it.
+        In one step it becomes an unfinished one that has no state; the next
+        run removes what a kill leaves of that. The caller holds
+        `Usage.alone`, and knows that nothing stands on it.
 
         Raises:
             StoreError: somebody has locked it.
         """
         with self._locked(name), files.disk_errors(self._paths.root):
-            for part in _PARTS:
-                files.remove_file(getattr(self._paths, part)(name))
+            # The state of an earlier one would speak for these bytes.
+            progress.remove_staged(self._paths, name)
+            with contextlib.suppress(FileNotFoundError):
+                self._paths.tree.rename(
+                    self._paths.image(name), self._paths.staged(name)
+                )
+            progress.remove_unseen(self._paths, name)
 
     def remove_unfinished(self, name: str) -> None:
         """Remove what was fetched of an image.
@@ -106,11 +118,14 @@ class Inventory:
             StoreError: somebody is at it.
         """
         with self._locked(name), files.disk_errors(self._paths.root):
-            progress.remove_staged(self._paths, name)
+            if self._paths.tree.exists(self._paths.image(name)):
+                progress.remove_staged(self._paths, name)
+            else:
+                progress.remove_unseen(self._paths, name)
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
-        lock = locks.ImageLock(self._paths.lock(name), what='removing it')
+        lock = self._paths.lock_of(name, 'removing it')
         try:
             with files.disk_errors(self._paths.root):
                 lock.acquire(timeout=0)

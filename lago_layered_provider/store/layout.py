@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from typing import List
+from typing import Any, List
 
 from ..core import errors, model
+from ..tools.locks import ImageLock, is_held
+from ..tools.tree import Tree
 
 #: With the longest ending, a file name stays below 255 bytes.
 MAX_NAME_BYTES = 200
@@ -60,7 +62,10 @@ def is_store_name(name: str) -> bool:
 
 
 class Layout:
-    """Paths in one store; does not look whether anything is there."""
+    """Paths in one store; does not look whether anything is there.
+
+    `tree` opens the files, and is the only way to them.
+    """
 
     def __init__(self, root: str) -> None:
         try:
@@ -68,6 +73,7 @@ class Layout:
         except FileNotFoundError:
             # The working directory is gone; whoever uses the path will tell.
             self.root = root
+        self.tree = Tree(self.root)
         state = os.path.join(self.root, '.layered')
         self.images = os.path.join(state, 'images')
         self.partial = os.path.join(state, 'partial')
@@ -101,6 +107,14 @@ class Layout:
     def lock(self, name: str) -> str:
         """The lock, the same as Lago's."""
         return f'{self.image(name)}.lock'
+
+    def lock_of(self, name: str, what: str = '', **waits: Any) -> ImageLock:
+        """The lock of an image as an object; see `ImageLock`."""
+        return ImageLock(self.lock(name), tree=self.tree, what=what, **waits)
+
+    def is_held(self, name: str) -> bool:
+        """Whether anybody holds the lock of an image."""
+        return is_held(self.lock(name), self.tree)
 
     def record(self, name: str) -> str:
         """What is known of the image."""

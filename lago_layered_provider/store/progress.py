@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Optional, Tuple
+
+import lockfile
 
 from ..core import errors, model
 from ..core.block import Block
 from ..core.record import Record, is_count, parse_record
-from . import files, layout
+from . import layout
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Resume:
 
 def read_progress(paths: layout.Layout, name: str) -> Optional[Progress]:
     """Return the state of a staged image, None for none and for garbage."""
-    value = files.read_object(paths.state(name))
+    value = paths.tree.read_object(paths.state(name))
     if value is None:
         return None
     verified = parse_record(value.get('verified'))
@@ -109,7 +111,7 @@ def write_progress(
     It is not forced to the disk: after a power cut the digest of the whole
     file decides whether what was found there is true.
     """
-    files.write_json(paths.state(name), progress.to_json())
+    paths.tree.write_json(paths.state(name), progress.to_json())
 
 
 def read_partial(
@@ -122,7 +124,7 @@ def read_partial(
             count as fetched. None: do not care.
     """
     progress = read_progress(paths, name)
-    disk = files.disk_bytes(paths.staged(name))
+    disk = paths.tree.disk_bytes(paths.staged(name))
     if progress is None or identity not in (None, progress.identity):
         return model.Partial(0, disk) if disk else None
     fetched = progress.consumed
@@ -146,34 +148,24 @@ def _count(ranges: Iterable[Tuple[int, int]], start: int) -> int:
 def spool_sizes(paths: layout.Layout, name: str) -> Dict[int, int]:
     """Return the bytes in each spool of an image, by where it begins."""
     sizes = {}
-    for entry in _list_partial(paths):
+    for entry in paths.tree.list(paths.partial):
         if not paths.is_spool(name, entry):
             continue
-        with contextlib.suppress(FileNotFoundError):
-            size = os.stat(os.path.join(paths.partial, entry)).st_size
-            sizes[int(entry.split('.')[-2])] = size
+        found = paths.tree.stat(os.path.join(paths.partial, entry))
+        if found is not None:
+            sizes[int(entry.split('.')[-2])] = found.st_size
     return sizes
-
-
-def _list_partial(paths: layout.Layout) -> List[str]:
-    try:
-        return os.listdir(paths.partial)
-    except FileNotFoundError:
-        return []
 
 
 def remove_spools(
     paths: layout.Layout, name: str, *, keep: Optional[int] = None
 ) -> None:
-    """Remove an image's spools, but for the one that begins at `keep`.
-
-    And what a kill left of one that was being written.
-    """
+    """Remove an image's spools, but for the one that begins at `keep`."""
     kept = None if keep is None else paths.spool(name, keep)
-    for entry in _list_partial(paths):
+    for entry in paths.tree.list(paths.partial):
         path = os.path.join(paths.partial, entry)
-        if paths.is_spool(name, entry.removesuffix('.tmp')) and path != kept:
-            files.remove_file(path)
+        if paths.is_spool(name, entry) and path != kept:
+            paths.tree.remove(path)
 
 
 def remove_staged(paths: layout.Layout, name: str) -> None:
@@ -181,31 +173,77 @@ def remove_staged(paths: layout.Layout, name: str) -> None:
 
     The state goes first: a kill in between leaves bytes that nobody believes.
     """
-    files.remove_written(paths.state(name))
+    paths.tree.remove(paths.state(name))
     remove_spools(paths, name)
-    files.remove_file(paths.staged(name))
+    paths.tree.remove(paths.staged(name))
+
+
+def remove_unseen(paths: layout.Layout, name: str) -> None:
+    """Remove all of an image that is not visible; the caller has its lock.
+
+    The staged file without a state goes last: as long as that is there,
+    `sweep` begins this anew.
+    """
+    paths.tree.remove(paths.state(name))
+    remove_spools(paths, name)
+    for path in (
+        paths.record(name), paths.metadata(name), paths.hash(name),
+        paths.head(name), paths.staged(name),
+    ):
+        paths.tree.remove(path)
 
 
 def sweep(paths: layout.Layout, visible: Callable[[str], bool]) -> None:
-    """Remove unfinished images that are visible by now.
+    """Remove what kills have left behind.
 
     A kill right after a commit's rename leaves the state file, a plain Lago
-    that fetched the image leaves all of it.
+    that fetched the image leaves all of an unfinished one. A kill of a
+    removal leaves a staged file that has no state.
     """
-    for entry in os.listdir(paths.partial):
+    for directory in paths.directories:
+        paths.tree.sweep(directory)
+    entries = set(paths.tree.list(paths.partial))
+    for entry in entries:
         name, ending = os.path.splitext(entry)
         # Whoever put a file of his own there shall not stop us.
         with contextlib.suppress(errors.StoreError):
             if ending == '.json' and visible(name):
                 remove_staged(paths, name)
+            elif layout.is_store_name(entry) and not visible(entry):
+                if f'{entry}.json' not in entries:
+                    _finish_removal(paths, entry)
 
 
-def open_staged(path: str) -> int:
-    """Open a staged file to read and write it, create it if need be."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+def _finish_removal(paths: layout.Layout, name: str) -> None:
+    lock = paths.lock_of(name, 'removing it')
     try:
-        return os.open(path, flags, 0o666)
+        lock.acquire(timeout=0)
+    except lockfile.AlreadyLocked:
+        return
+    try:
+        if not (
+            paths.tree.exists(paths.state(name))
+            or paths.tree.exists(paths.image(name))
+        ):
+            remove_unseen(paths, name)
+    finally:
+        lock.release()
+
+
+def open_staged(paths: layout.Layout, name: str) -> int:
+    """Open a staged file to read and write it, create it if need be."""
+    path = paths.staged(name)
+    flags = os.O_RDWR | os.O_CREAT
+    try:
+        return paths.tree.open(path, flags)
     except PermissionError:
         # A commit was killed after it had made the file read-only.
-        os.chmod(path, 0o644)
-        return os.open(path, flags, 0o666)
+        fd = paths.tree.open(path)
+    try:
+        os.fchmod(fd, 0o644)
+    except PermissionError:
+        # Another user's: nobody else can make it writable again.
+        paths.tree.remove(path)
+    finally:
+        os.close(fd)
+    return paths.tree.open(path, flags)

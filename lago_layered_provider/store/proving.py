@@ -8,13 +8,12 @@ published digest, and the cluster that is there is made of the kept one.
 from __future__ import annotations
 
 import hashlib
-import os
 from typing import BinaryIO, Callable, Iterator, List, Optional, Tuple
 
 from ..core import model, qcow2, rebase
 from ..core.audit import Fault, Part
 from ..core.record import Record, parse_record
-from . import files, layout
+from . import layout
 
 READ_BYTES = 2**20
 
@@ -36,16 +35,17 @@ def prove(
     Without a digest in the record neither can be said of them.
 
     Raises:
-        OSError: there is no image, or no right to read it.
+        OSError: there is no right to read it.
     """
     path = paths.image(name)
-    size = os.stat(path).st_size
+    found = paths.tree.stat(path, follow=True)
+    size = found.st_size if found else 0
     if size != record.size:
         advance(size)
         return [Fault(Part.IMAGE, (
             f'its file has {size} bytes, expected {record.size}'
         ))], False
-    with open(path, 'rb') as stream:
+    with paths.tree.open_binary(path, follow=True) as stream:
         try:
             return _prove(paths, name, record, stream, advance)
         except OSError as error:
@@ -64,7 +64,7 @@ def _prove(
     faults = []
     head = b''
     if record.backing is not None:
-        kept = files.read_file(paths.head(name))
+        kept = paths.tree.read(paths.head(name))
         made = _rebased(paths, kept, record.backing)
         if kept is None or not made:
             advance(record.size)
@@ -103,7 +103,7 @@ def _rebased(
     try:
         if head is None or len(head) != qcow2.head_length(head):
             return []
-        base = parse_record(files.read_object(paths.record(backing)))
+        base = parse_record(paths.tree.read_object(paths.record(backing)))
         formats = (base.format,) if base else model.FORMATS
         return [
             rebase.rebase_header(head, f'./{backing}', each)

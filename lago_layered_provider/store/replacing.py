@@ -15,9 +15,8 @@ from typing import Any, Callable, ContextManager, Iterator, Mapping, Optional
 
 from ..core import errors, model, plan
 from ..core.record import Record
-from . import (
-    auditing, committing, files, layout, locks, openers, staging,
-)
+from ..tools import files, locks, openers
+from . import auditing, committing, layout, staging
 from .directory import Store
 
 #: No version of a template is called so; a prune removes what is left there.

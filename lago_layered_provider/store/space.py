@@ -9,15 +9,14 @@ already is looked up when it matters.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import secrets
-from typing import Callable, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Mapping
 
 from ..core import plan
 from ..core.record import is_count
-from . import files, layout
+from ..tools import files
+from . import layout
 
 
 class Space:
@@ -39,6 +38,9 @@ class Space:
         Args:
             names: the images it is asked for. What others reserved for
                 these is not taken off: they are fetched once.
+
+        Raises:
+            StoreError: a part of the store is on another file system.
         """
         needs: Dict[str, int] = {}
         for reservation in self._running():
@@ -46,6 +48,8 @@ class Space:
                 if name not in names:
                     needs[name] = max(size, needs.get(name, 0))
         with files.disk_errors(self._paths.root):
+            # What is fetched into `partial` is moved to the root.
+            self._paths.tree.check_movable(self._paths.partial)
             free, total = files.measure(self._paths.root)
         return plan.Room(
             directory=self._paths.root,
@@ -70,7 +74,9 @@ class Space:
         for name in needs:
             layout.check_store_name(name)
         with files.disk_errors(self._paths.root):
-            path, fd = self._create()
+            path, fd = self._paths.tree.create_claimed(
+                self._paths.reservations, '.json'
+            )
         try:
             with files.disk_errors(self._paths.root):
                 text = json.dumps({'needs': dict(needs)}).encode()
@@ -78,72 +84,29 @@ class Space:
             yield
         finally:
             with contextlib.suppress(OSError):
-                files.remove_file(path)
-            os.close(fd)
-
-    def _create(self) -> Tuple[str, int]:
-        """Return a new reservation's path and its file, locked."""
-        while True:
-            path = os.path.join(
-                self._paths.reservations, f'{secrets.token_hex(8)}.json'
-            )
-            fd = os.open(
-                path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666
-            )
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                # Somebody looks at it right now and takes it for a stale one.
-                os.close(fd)
-                continue
-            except BaseException:
-                os.close(fd)
-                raise
-            if os.fstat(fd).st_nlink:
-                return path, fd
+                self._paths.tree.remove(path)
             os.close(fd)
 
     def _running(self) -> List[Dict[str, int]]:
         """Return the reservations of running transfers; drop stale ones."""
-        try:
-            names = os.listdir(self._paths.reservations)
-        except OSError:
-            return []
+        tree = self._paths.tree
         found = []
-        for name in names:
-            path = os.path.join(self._paths.reservations, name)
-            needs = _read_running(path)
-            if needs is not None:
-                found.append(needs)
+        # Who may not look at those of others is not kept from working.
+        with contextlib.suppress(OSError):
+            for name in tree.list(self._paths.reservations):
+                path = os.path.join(self._paths.reservations, name)
+                if not tree.remove_unclaimed(path):
+                    needs = (tree.read_object(path) or {}).get('needs')
+                    if isinstance(needs, dict):
+                        found.append(_only_needs(needs))
         return found
 
     def _still_needed(self, name: str, size: int) -> int:
         if self._visible(name):
             return 0
-        return max(0, size - files.disk_bytes(self._paths.staged(name)))
-
-
-def _read_running(path: str) -> Optional[Dict[str, int]]:
-    """Return a reservation's needs, None (and remove it) when it is stale."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        # Shared: two who look must not take each other for the owner.
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        # While we hold it, the owner to be cannot lock it: see `_create`.
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-        return None
-    except BlockingIOError:
-        value = files.read_object(path) or {}
-        needs = value.get('needs')
-        return _only_needs(needs) if isinstance(needs, dict) else {}
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
+        return max(0, size - self._paths.tree.disk_bytes(
+            self._paths.staged(name)
+        ))
 
 
 def _only_needs(needs: Mapping[str, object]) -> Dict[str, int]:

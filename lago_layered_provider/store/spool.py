@@ -11,7 +11,8 @@ import os
 from typing import Callable, Iterator, Optional
 
 from ..core.planning import SPOOL_BYTES
-from . import files, layout, progress
+from ..tools import files
+from . import layout, progress
 
 READ_BYTES = 2**20
 
@@ -88,7 +89,9 @@ class Spool:
         if self._fd is None or not 0 < skip < self.size:
             return
         rest = os.pread(self._fd, self.size - skip, skip)
-        files.write_file(self._paths.spool(self._name, start), rest)
+        self._paths.tree.write(
+            self._paths.spool(self._name, start), rest
+        )
 
     def close(self) -> None:
         """Close the file; the bytes stay."""
@@ -115,9 +118,8 @@ class Spool:
 
     def _try_open(self, flags: int) -> None:
         path = self._paths.spool(self._name, self.start)
-        flags |= os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            self._fd = os.open(path, flags, 0o666)
+            self._fd = self._paths.tree.open(path, os.O_RDWR | flags)
         except FileNotFoundError:
             if flags & os.O_CREAT:
                 raise

@@ -19,7 +19,8 @@ from typing import Callable, Iterator, Optional
 
 from ..core import errors, qcow2
 from ..core.record import Record
-from . import files, layout, progress, sparse, spool
+from ..tools import files
+from . import layout, progress, sparse, spool
 from .blocks import Blocks
 
 READ_BYTES = 2**20
@@ -51,7 +52,7 @@ class Stage:
         self._spool = spool.Spool(paths, name, spare, keep_free)
         self._position = 0
         with files.disk_errors(paths.root):
-            self._fd = progress.open_staged(paths.staged(name))
+            self._fd = progress.open_staged(paths, name)
             try:
                 found = progress.read_progress(paths, name)
                 if found is not None and self._can_use(found):
@@ -274,22 +275,22 @@ class Stage:
         if found.verified is None:
             ends = [block.until for block in found.ahead]
             return max(found.produced, *ends, 0) <= size
-        kept = os.path.exists(self._paths.head(self.name))
+        kept = self._paths.tree.exists(self._paths.head(self.name))
         return found.verified.size == found.produced == size and (
             kept or found.verified.backing is None
         )
 
     def _keep_head(self, record: Record) -> None:
-        path = self._paths.head(self.name)
+        tree, path = self._paths.tree, self._paths.head(self.name)
         if record.backing is None:
-            files.remove_file(path)
+            tree.remove(path)
             return
         first = self.head(qcow2.HEAD_BYTES)
-        files.write_file(path, first[:qcow2.head_length(first)], sync=True)
-        files.sync_directory(self._paths.images)
+        tree.write(path, first[:qcow2.head_length(first)], sync=True)
+        tree.sync(self._paths.images)
 
     def _forget(self) -> None:
         """Remove what speaks for the bytes, before the bytes."""
-        files.remove_written(self._paths.state(self.name))
+        self._paths.tree.remove(self._paths.state(self.name))
         self._spool.remove()
-        files.remove_written(self._paths.head(self.name))
+        self._paths.tree.remove(self._paths.head(self.name))

@@ -9,13 +9,16 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import Callable, Iterator, List, Mapping, Optional
+from typing import (
+    Any, Callable, Dict, Iterator, List, Mapping, Optional,
+)
 
 import lockfile
 
 from ..core import errors
 from ..core.usage import UsageNote, parse_note
-from . import files, layout, locks
+from ..tools import files, locks
+from . import layout
 
 
 class Usage:
@@ -38,10 +41,6 @@ class Usage:
             StoreNotWritable: there is no right to write.
         """
         with self._use_lock(what, timeout, waiting, shared=False):
-            # Nobody writes a note now: these are of runs that were killed.
-            with files.disk_errors(self._paths.root):
-                for path in _files(self._paths.usage, '.tmp'):
-                    files.remove_file(path)
             yield
 
     @contextlib.contextmanager
@@ -58,7 +57,7 @@ class Usage:
         with contextlib.ExitStack() as stack:
             # What is there can be used; who fetches will be told.
             with contextlib.suppress(
-                errors.StoreNotWritable, errors.NotEnoughSpace
+                errors.StoreNotWritable, errors.StoreFull
             ):
                 stack.enter_context(self._use_lock(
                     'using images', timeout, waiting, shared=True
@@ -73,12 +72,12 @@ class Usage:
         waiting: Callable[[str], None],
         shared: bool,
     ) -> Iterator[None]:
-        path = self._paths.use_lock
+        path, tree = self._paths.use_lock, self._paths.tree
         lock = locks.ImageLock(
-            path, what=what, waiting=waiting, shared=shared
+            path, tree=tree, what=what, waiting=waiting, shared=shared
         )
         with files.disk_errors(self._paths.root):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            tree.make_directory(os.path.dirname(path))
             try:
                 lock.acquire(timeout)
             except lockfile.LockError as error:
@@ -95,14 +94,14 @@ class Usage:
     def note(self, note: UsageNote) -> None:
         """Keep what an environment uses, in place of what it used before."""
         with files.disk_errors(self._paths.root):
-            os.makedirs(self._paths.usage, exist_ok=True)
-            files.write_json(self._note_path(note), note.to_json())
+            self._paths.tree.make_directory(self._paths.usage)
+            self._paths.tree.write_json(self._note_path(note), note.to_json())
 
     def notes(self) -> List[UsageNote]:
         """Return what all environments use, as far as it was noted."""
         found = []
-        for path in _files(self._paths.usage, '.json'):
-            note = parse_note(files.read_object(path))
+        for value in self._values(self._paths.usage).values():
+            note = parse_note(value)
             if note:
                 found.append(note)
         return found
@@ -110,7 +109,7 @@ class Usage:
     def forget(self, note: UsageNote) -> None:
         """Forget an environment that is gone."""
         with files.disk_errors(self._paths.root):
-            files.remove_file(self._note_path(note))
+            self._paths.tree.remove(self._note_path(note))
 
     def _note_path(self, note: UsageNote) -> str:
         name = ''.join(filter(str.isalnum, note.uuid)) or 'unknown'
@@ -119,31 +118,34 @@ class Usage:
     def hold(self, name: str, why: str) -> None:
         """Keep an image, whoever uses it."""
         with files.disk_errors(self._paths.root):
-            os.makedirs(self._paths.holds, exist_ok=True)
-            files.write_json(
+            self._paths.tree.make_directory(self._paths.holds)
+            self._paths.tree.write_json(
                 self._paths.hold(name), {'why': why, 'time': time.time()}
             )
 
     def release(self, name: str) -> None:
         """Undo a hold; nothing happens where there is none."""
         with files.disk_errors(self._paths.root):
-            files.remove_file(self._paths.hold(name))
+            self._paths.tree.remove(self._paths.hold(name))
 
     def holds(self) -> Mapping[str, str]:
         """Return the images that are held, and why."""
         return {
-            os.path.basename(path)[:-len('.json')]:
-            str((files.read_object(path) or {}).get('why', ''))
-            for path in _files(self._paths.holds, '.json')
+            name[:-len('.json')]: str((value or {}).get('why', ''))
+            for name, value in self._values(self._paths.holds).items()
         }
 
+    def _values(self, directory: str) -> Dict[str, Optional[Dict[str, Any]]]:
+        """Return what the JSON files of a directory hold, by their names.
 
-def _files(directory: str, ending: str) -> List[str]:
-    try:
-        names = os.listdir(directory)
-    except FileNotFoundError:
-        return []
-    return sorted(
-        os.path.join(directory, name) for name in names
-        if name.endswith(ending)
-    )
+        Raises:
+            StoreError: one cannot be read; it may keep an image from a prune.
+        """
+        with files.disk_errors(self._paths.root, reading=True):
+            return {
+                name: self._paths.tree.read_object(
+                    os.path.join(directory, name)
+                )
+                for name in sorted(self._paths.tree.list(directory))
+                if name.endswith('.json')
+            }

@@ -15,7 +15,7 @@ from lago_layered_provider.core.audit import (
     Fault, Finding, Part, State, judge, select_names,
 )
 from lago_layered_provider.store import Auditor
-from lago_layered_provider.store.openers import find_openers
+from lago_layered_provider.tools.openers import find_openers
 
 BASE, LAYER, TOP = 'lab:base:v1', 'lab:layer:v1', 'lab:top:v1'
 NAMES = [

@@ -15,7 +15,7 @@ import lockfile
 import pytest
 
 from lago_layered_provider.core import errors
-from lago_layered_provider.store import locks
+from lago_layered_provider.tools import locks
 
 
 @pytest.fixture

@@ -223,20 +223,6 @@ def test_one_spool_at_a_time(store: Store, stage: Stage) -> None:
     assert sorted(names) == [NAME, f'{NAME}.15.spool', f'{NAME}.json']
 
 
-@pytest.mark.parametrize('left', [f'{NAME}.json.tmp', f'{NAME}.6.spool.tmp'])
-def test_what_a_kill_left_of_a_file_goes_with_the_others(
-    store: Store, stage: Stage, left: str
-) -> None:
-    partial = Path(store.root, '.layered', 'partial')
-    stage.write(b'image')
-    stage.checkpoint(6, 5, None)
-    (partial / left).write_text('{')
-    partly = store.partial(NAME)
-    assert partly is not None and partly.fetched == 6
-    stage.discard()
-    assert list(partial.iterdir()) == []
-
-
 def test_spools_of_other_images_stay(store: Store, stage: Stage) -> None:
     with store.stage(OTHER, identity='it') as other:
         assert other is not None

@@ -47,7 +47,7 @@ INSIDE: Dict[str, FrozenSet[str]] = {
     'processes': frozenset({'core'}),
     'qemu_img': frozenset({'core', 'processes'}),
     'disk_tools': frozenset({'core', 'processes'}),
-    'gpg': frozenset({'core', 'processes'}),
+    'gpg': frozenset({'core', 'processes', 'tools'}),
     'settings': frozenset({'core'}),
 }
 
@@ -62,6 +62,25 @@ ONLY: Dict[str, Tuple[str, ...]] = {
     'subprocess': ('processes', 'tools'),
     'multiprocessing': (),
     'asyncio': (),
+}
+
+#: Calls that open, by the parts that may make them.
+OPENING = {
+    'open', 'os.open', 'os.fdopen', 'io.open', 'io.FileIO', 'io.open_code',
+    'tempfile.mkstemp', 'tempfile.TemporaryFile',
+    'tempfile.NamedTemporaryFile', 'os.mkfifo', 'os.truncate',
+}
+#: Calls that follow links on the way; the store's go through its tree.
+BY_PATH = {
+    f'os.{name}' for name in (
+        'stat', 'lstat', 'unlink', 'remove', 'rename', 'replace', 'listdir',
+        'scandir', 'walk', 'mkdir', 'makedirs', 'rmdir', 'chmod', 'chown',
+        'access', 'link', 'symlink', 'utime', 'readlink', 'path.exists',
+        'path.lexists', 'path.isfile', 'path.isdir', 'path.getsize',
+    )
+}
+PATHLIB = {
+    'read_text', 'read_bytes', 'write_text', 'write_bytes', 'touch',
 }
 
 
@@ -144,6 +163,34 @@ def long_functions(source: str) -> List[str]:
         and node.end_lineno is not None
         and node.end_lineno - node.lineno >= MAX_FUNCTION_LINES
     ]
+
+
+def opening_calls(source: str) -> Iterator[str]:
+    """Yield what is called or imported in a way that opens files."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            yield name
+            if name.rpartition('.')[2] in PATHLIB and '.' in name:
+                yield 'open'
+        elif isinstance(node, ast.Import):
+            yield from (f'import {alias.name}' for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (
+                f'{node.module}.{alias.name}' for alias in node.names
+                if node.module in ('os', 'io', 'tempfile')
+            )
+            yield f'import {node.module}'
+
+
+def open_faults(source: str, part: str) -> List[str]:
+    """Return what opens a file, or goes to one by its path."""
+    forbidden = {*OPENING, 'import fcntl'}
+    if part == 'tools':
+        return []
+    if part == 'store':
+        forbidden |= {*BY_PATH, 'import shutil', 'import pathlib'}
+    return sorted(forbidden & {*opening_calls(source)})
 
 
 @pytest.mark.parametrize('path', modules(), ids=name_of)
@@ -233,3 +280,21 @@ def test_the_lists_name_what_there_is() -> None:
     assert IMPURE_BUILTINS <= set(dir(builtins))
     known = getattr(sys, 'stdlib_module_names', PURE)  # Python 3.10
     assert PURE <= set(known)
+
+
+@pytest.mark.parametrize('path', modules(), ids=name_of)
+def test_only_one_place_opens_files(path: Path) -> None:
+    assert not open_faults(path.read_text(), part_of(name_of(path)))
+
+
+@pytest.mark.parametrize('part, source', [
+    ('store', 'import os\nos.open("x", 0)'),
+    ('store', 'with open("x") as f: pass'),
+    ('store', 'import os\nos.replace("a", "b")'),
+    ('store', 'import os\nos.path.exists("a")'),
+    ('publishing', 'import fcntl'),
+    ('gpg', 'from os import fdopen'),
+    ('gpg', 'Path("x").write_bytes(b"")'),
+])
+def test_who_else_opens_files_is_found(part: str, source: str) -> None:
+    assert open_faults(source, part)

@@ -12,7 +12,6 @@ after a kill it stays until the next holder.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import threading
@@ -22,6 +21,8 @@ from typing import Callable, Optional
 import lockfile
 
 from ..core import errors
+from . import files
+from .tree import Tree
 
 FIRST_POLL_SECONDS = 0.01
 LONGEST_POLL_SECONDS = 0.25
@@ -42,6 +43,7 @@ class ImageLock(lockfile.LockBase):
 
     Args:
         path: the file to lock; it is created and stays.
+        tree: it is below that; None: that of its directory.
         shared: others may have it at the same time, if theirs are shared.
         what: what the holder does, for those who wait.
         cancelled: ends the waiting.
@@ -53,6 +55,7 @@ class ImageLock(lockfile.LockBase):
         self,
         path: str,
         *,
+        tree: Optional[Tree] = None,
         what: str = '',
         cancelled: Optional[threading.Event] = None,
         waiting: Callable[[str], None] = ignore_holder,
@@ -62,6 +65,7 @@ class ImageLock(lockfile.LockBase):
         self._shared = shared
         # LockBase would append `.lock` and invent a second file.
         self.lock_file = self.unique_name = path
+        self._tree = tree or _tree_of(path)
         self._what = what
         self._cancelled = cancelled or threading.Event()
         self._waiting = waiting
@@ -77,7 +81,8 @@ class ImageLock(lockfile.LockBase):
             lockfile.AlreadyLocked: somebody holds it, and `timeout` is 0.
             lockfile.LockTimeout: the time is over.
             Cancelled: the user stopped the work.
-            OSError: the file cannot be opened for writing.
+            OSError: the file cannot be opened for writing, is no regular
+                file, or its file system has no locks.
         """
         if self._fd is not None:
             raise lockfile.AlreadyLocked(f'{self.path}: locked by this object')
@@ -121,12 +126,12 @@ class ImageLock(lockfile.LockBase):
         finally:
             # A child that was forked meanwhile has the file open too, and
             # closing ours alone would leave it locked.
-            fcntl.flock(fd, fcntl.LOCK_UN)
+            files.release(fd)
             os.close(fd)
 
     def is_locked(self) -> bool:
         """Tell whether anybody holds it, this object included."""
-        return self._fd is not None or is_held(self.path)
+        return self._fd is not None or is_held(self.path, self._tree)
 
     def i_am_locking(self) -> bool:
         """Tell whether this object holds it."""
@@ -145,7 +150,7 @@ class ImageLock(lockfile.LockBase):
     def holder(self) -> str:
         """Say who holds the lock, as far as is known."""
         try:
-            with open(self.path, 'rb') as stream:
+            with self._tree.open_binary(self.path) as stream:
                 holder = json.loads(stream.read(_HOLDER_BYTES))
             since = time.strftime(
                 '%Y-%m-%d %H:%M:%S', time.localtime(holder['since'])
@@ -161,19 +166,17 @@ class ImageLock(lockfile.LockBase):
     def _try(self) -> bool:
         """Take the lock if it is free."""
         while True:
-            fd = os.open(
-                self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, LOCK_MODE
+            fd = self._tree.open(
+                self.path, os.O_RDWR | os.O_CREAT, mode=LOCK_MODE
             )
             try:
-                kind = fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX
-                fcntl.flock(fd, kind | fcntl.LOCK_NB)
-                if _is_path(fd, self.path):
+                if not files.claim(fd, self.path, shared=self._shared):
+                    return False
+                if self._is_path(fd):
                     if not self._shared:
                         self._sign(fd)
                     self._fd = fd
                     return True
-            except BlockingIOError:
-                return False
             finally:
                 # A signal may raise anywhere: what is not held is closed.
                 if self._fd != fd:
@@ -195,40 +198,36 @@ class ImageLock(lockfile.LockBase):
         except OSError:
             pass
 
+    def _is_path(self, fd: int) -> bool:
+        """Tell whether the open file still is what the path leads to.
+
+        Somebody may have removed the file between our open and our flock;
+        the lock would then exclude nobody.
+        """
+        found = self._tree.stat(self.path)
+        return found is not None and os.path.samestat(found, os.fstat(fd))
+
     def _refusal(self) -> str:
         return f'{self.path} is locked by {self.holder()}'
 
 
-def is_held(path: str) -> bool:
+def is_held(path: str, tree: Optional[Tree] = None) -> bool:
     """Tell whether anybody holds the lock, without the right to write.
 
-    What cannot be opened counts as free.
+    What cannot be opened, or locked at all, counts as free.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = (tree or _tree_of(path)).open(path)
     except OSError:
         return False
     try:
         # Shared, so that two who look do not take each other for a holder.
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not files.claim(fd, path, shared=True)
     except OSError:
         return False
     finally:
         os.close(fd)
-    return False
 
 
-def _is_path(fd: int, path: str) -> bool:
-    """Tell whether the open file still is what the path leads to.
-
-    Somebody may have removed the file between our open and our flock; the
-    lock would then exclude nobody.
-    """
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return False
-    opened = os.fstat(fd)
-    return (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino)
+def _tree_of(path: str) -> Tree:
+    return Tree(os.path.dirname(path) or os.curdir)

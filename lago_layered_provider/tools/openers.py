@@ -7,6 +7,8 @@ import os
 import struct
 from typing import Iterator, List
 
+from . import files
+
 #: struct flock, as a 64-bit Linux has it.
 _FLOCK = struct.Struct('@hhqqi4x')
 
@@ -22,16 +24,15 @@ def find_openers(path: str) -> List[str]:
     shows by its locks in any case.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        stream = files.open_binary(path)
     except OSError:
         return []
-    try:
+    with stream:
+        fd = stream.fileno()
         found = list(_processes(os.fstat(fd)))
         if not found and _is_locked_by_qemu(fd):
             found = ['a qemu of another user']
         return found
-    finally:
-        os.close(fd)
 
 
 def _processes(wanted: os.stat_result) -> Iterator[str]:
@@ -57,7 +58,7 @@ def _has_open(pid: str, wanted: os.stat_result) -> bool:
 
 def _name(pid: str) -> str:
     try:
-        with open(f'/proc/{pid}/comm', encoding='utf-8') as stream:
+        with files.open_text(f'/proc/{pid}/comm') as stream:
             name = stream.read().strip()
     except (OSError, ValueError):
         return '?'

@@ -1,0 +1,1 @@
+"""Threads, locks and files, as everybody uses them."""
