@@ -95,7 +95,11 @@ class Store:
         stored = self.find(name)
         if stored is None:
             raise errors.StoreError(f'{name} is not in {self.root}')
-        return committing.published_chunks(self._paths, stored)
+        return self._read_published(stored)
+
+    def _read_published(self, stored: model.Stored) -> Iterator[bytes]:
+        with files.disk_errors(self.root, reading=True):
+            yield from committing.published_chunks(self._paths, stored)
 
     def partial(
         self, name: str, *, identity: Optional[str] = None

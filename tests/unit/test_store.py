@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
 import json
 import os
 import re
+import shutil
 import struct
+import subprocess
 import threading
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pytest
 
 from lago_layered_provider.core import errors, model, qcow2
-from lago_layered_provider.store import Record, Store
+from lago_layered_provider.core.usage import UsageNote
+from lago_layered_provider.store import Inventory, Record, Store, Usage
 
 BASE = 'repo:base:v1'
+CHILD = 'repo:child:v1'
 LAYER = 'repo:layer:v1'
 METADATA = {'distro': 'el7', 'root-partition': '/dev/sda1'}
 CLUSTER = 65536
@@ -319,6 +324,83 @@ def test_kill_at_every_step_leaves_nothing_half_made(
     assert seen == {(), (BASE,), (BASE, LAYER)}
 
 
+@pytest.mark.parametrize('begun', [False, True])
+def test_removal_killed_at_every_step_is_finished_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    """By the next prune or pull; `begun`: of an image not yet visible."""
+    seen = set()
+    for at in range(100):
+        store = Store(str(tmp_path / f'{at}'))
+        store.prepare()
+        put(store, BASE, BASE_BYTES)
+        put_staged(store, LAYER, LAYER_BYTES, BASE)
+        inventory = Inventory(store.root)
+        if begun:
+            # As a commit leaves it that was killed before the rename.
+            with monkeypatch.context() as patch:
+                patch.setattr(os, 'rename', fail_with(errno.EIO))
+                with pytest.raises(errors.StoreError):
+                    store.commit(LAYER, base=BASE, metadata=METADATA)
+        else:
+            store.commit(LAYER, base=BASE, metadata=METADATA)
+        with monkeypatch.context() as patch:
+            switch = KillSwitch(patch, at)
+            try:
+                (inventory.remove_unfinished if begun else inventory.remove)(
+                    LAYER)
+            except Killed:
+                pass
+        seen.add(bool(store.find(LAYER)))
+        Store(store.root).clear()
+        if store.find(LAYER):
+            assert LAYER in check_visible(store)
+        elif not begun or store.partial(LAYER) is None:
+            left = tree(store)
+            assert not [name for name in left if LAYER in name], left
+        assert BASE in check_visible(store)
+        if not switch.dead:
+            break
+    assert not switch.dead and at > 8
+    assert seen == ({False} if begun else {True, False})
+
+
+def test_state_that_an_error_after_the_rename_leaves_is_cleared(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_staged(store, BASE, BASE_BYTES)
+    fsync = os.fsync
+
+    def fail_at_root(fd: int) -> None:
+        if os.path.samestat(os.fstat(fd), os.stat(store.root)):
+            raise OSError(errno.EIO, 'Input/output error')
+        fsync(fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'fsync', fail_at_root)
+        with pytest.raises(errors.StoreError):
+            store.commit(BASE, base=None, metadata=METADATA)
+    assert check_visible(store) == [BASE]
+    store.clear()
+    assert os.listdir(f'{store.root}/.layered/partial') == []
+    assert check_visible(store) == [BASE]
+
+
+def test_clearing_leaves_what_is_begun(store: Store) -> None:
+    with store.stage(BASE, identity='it') as stage:
+        assert stage is not None
+        stage.write(b'some')
+        stage.checkpoint(4, 4, None)
+        # Locked, and without a state for a moment.
+        os.unlink(f'{store.root}/.layered/partial/{BASE}.json')
+        store.clear()
+        stage.checkpoint(4, 4, None)
+    store.clear()
+    found = store.partial(BASE)
+    assert found is not None and found.fetched == 4
+    Store(f'{store.root}/missing').clear()
+
+
 def test_header_torn_by_a_kill_is_written_again(store: Store) -> None:
     put(store, BASE, BASE_BYTES)
     put_staged(store, LAYER, LAYER_BYTES, BASE)
@@ -593,6 +675,199 @@ def fail_with(number: int) -> Callable[..., Any]:
     def fail(*args: Any, **kwargs: Any) -> Any:
         raise OSError(number, os.strerror(number))
     return fail
+
+
+def test_full_disk_keeps_nobody_from_using_what_is_there(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a plain Lago, without a directory of ours."""
+    Path(store.path(BASE)).write_bytes(b'raw')
+    shutil.rmtree(f'{store.root}/.layered')
+    monkeypatch.setattr(os, 'mkdir', fail_with(errno.ENOSPC))
+    with Usage(store.root).using(0, lambda holder: None):
+        store.clear()
+        assert store.find(BASE)
+        with pytest.raises(errors.StoreFull, match='no room left'):
+            store.prepare()
+
+
+# Links, FIFOs, other file systems.
+
+def small_files(store: Store) -> Dict[str, Callable[[], Any]]:
+    """Return the files of a store, and what reads each of them."""
+    state, usage = f'{store.root}/.layered', Usage(store.root)
+    inventory = Inventory(store.root)
+    return {
+        f'{state}/images/{BASE}.json': lambda: store.find(BASE),
+        f'{state}/partial/{LAYER}.json': lambda: inventory.unfinished(),
+        f'{state}/partial/{LAYER}': lambda: put_staged(store, LAYER, b'x'),
+        f'{state}/holds/{BASE}.json': usage.holds,
+        f'{state}/usage/abc.json': usage.notes,
+        f'{state}/use.lock': lambda: usage.using(0, print).__enter__(),
+        f'{store.path(BASE)}.metadata': lambda: store.read_metadata(BASE),
+        f'{store.path(LAYER)}.lock': lambda: put_staged(store, LAYER, b'x'),
+        f'{store.path(LAYER)}.hash': lambda: store.find(LAYER),
+        store.path(LAYER): lambda: store.find(LAYER),
+        f'{state}/images/{CHILD}.head':
+            lambda: list(store.read_published(CHILD)),
+    }
+
+
+@pytest.mark.parametrize('make', [os.mkfifo, os.mkdir])
+@pytest.mark.parametrize('number', range(11))
+def test_only_regular_files_are_read(
+    store: Store, make: Callable[[str], None], number: int
+) -> None:
+    put(store, BASE, BASE_BYTES)
+    put(store, CHILD, LAYER_BYTES, BASE)
+    path, read = [*small_files(store).items()][number]
+    if path.endswith('.hash'):
+        Path(store.path(LAYER)).write_bytes(b'raw')
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    make(path)
+    with pytest.raises(errors.StoreError) as caught:
+        read()
+    assert path in caught.value.message
+    assert re.search('is a (FIFO|directory)|not a file', str(caught.value))
+    # What needs none of it goes on.
+    images, faults = Inventory(store.root).images()
+    assert len(images) + len(faults) >= 2
+    store.clear()
+
+
+def test_an_image_may_be_a_link(store: Store, tmp_path: Path) -> None:
+    """To a disk with more room, say; it is only read."""
+    (tmp_path / 'large').write_bytes(b'raw, from a plain Lago')
+    Path(store.path(BASE)).symlink_to(tmp_path / 'large')
+    stored = store.find(BASE)
+    assert stored is not None and stored.size == 22
+    assert b''.join(store.read_published(BASE)) == b'raw, from a plain Lago'
+    Inventory(store.root).remove(BASE)
+    assert os.listdir(tmp_path) != []
+    assert (tmp_path / 'large').read_bytes() == b'raw, from a plain Lago'
+    assert not os.path.lexists(store.path(BASE))
+
+
+@pytest.mark.parametrize('planted', [
+    f'{BASE}.lock', f'{LAYER}.lock', '.layered/use.lock',
+    f'.layered/partial/{LAYER}', f'.layered/partial/{LAYER}.json',
+    f'.layered/partial/{LAYER}.0.spool',
+    f'{BASE}.metadata', f'{BASE}.hash', f'.layered/images/{BASE}.json',
+    f'.layered/holds/{BASE}.json',
+    '.layered', '.layered/partial', '.layered/images', '.layered/usage',
+    '.layered/holds', '.layered/reservations', '.layered/indexes',
+])
+def test_links_in_a_store_change_nothing_elsewhere(
+    store: Store, tmp_path: Path, planted: str
+) -> None:
+    victim = tmp_path / 'victim'
+    path = Path(store.root, planted)
+    if path.is_dir():
+        shutil.rmtree(path)
+        victim.mkdir()
+        for name in ('a.tmp', '.0123456789abcdef.tmp', f'{BASE}.json',
+                     'partial', BASE):
+            (victim / name).write_bytes(b'precious')
+    else:
+        path.unlink(missing_ok=True)
+        victim.write_bytes(b'precious')
+    before = snapshot(victim)
+    path.symlink_to(victim)
+    usage, inventory = Usage(store.root), Inventory(store.root)
+    actions: List[Callable[[], Any]] = [
+        store.prepare, store.clear,
+        lambda: put(store, BASE, BASE_BYTES),
+        lambda: put(store, LAYER, LAYER_BYTES, BASE),
+        lambda: spool(store), lambda: usage.hold(BASE, 'why'),
+        lambda: usage.note(UsageNote('/prefix', 'abc', (), '/', 0.0)),
+        lambda: store.keep_index('http://server/', b'body', None),
+        lambda: store.reserve({BASE: 1}).__enter__(),
+        lambda: usage.using(0, print).__enter__(),
+        lambda: inventory.remove_unfinished(LAYER),
+        lambda: inventory.remove(LAYER), lambda: inventory.remove(BASE),
+        lambda: usage.release(BASE),
+    ]
+    for action in actions:
+        with contextlib.suppress(errors.StoreError):
+            action()
+        assert snapshot(victim) == before
+
+
+def spool(store: Store) -> None:
+    with store.stage(LAYER, identity='other') as stage:
+        if stage is not None:
+            stage.spool(b'data')
+
+
+def snapshot(path: Path) -> Any:
+    found = path.stat()
+    return found.st_mode, found.st_ino, (
+        {one.name: snapshot(one) for one in path.iterdir()}
+        if path.is_dir() else path.read_bytes()
+    )
+
+
+@pytest.fixture
+def elsewhere(store: Store, tmp_path: Path) -> Iterator[Path]:
+    """The directory for what is fetched, bound to another place."""
+    partial, other = Path(store.root, '.layered/partial'), tmp_path / 'other'
+    other.mkdir()
+    if subprocess.run(
+        ['mount', '--bind', other, partial], stderr=subprocess.DEVNULL
+    ).returncode:
+        assert os.environ.get('CI') != 'true'
+        pytest.skip('no right to mount')
+    yield partial
+    subprocess.run(['umount', partial], check=True)
+
+
+def test_a_part_on_another_mount_is_refused_before_the_first_byte(
+    store: Store, elsewhere: Path
+) -> None:
+    """Of the same file system, so that only a rename would tell."""
+    for action in (store.prepare, lambda: store.room({BASE: 1})):
+        with pytest.raises(errors.StoreError) as caught:
+            action()
+        assert f'on another file system than {store.root}' in str(
+            caught.value)
+        assert str(elsewhere) in caught.value.message
+        assert 'mount or link the whole store' in caught.value.hint
+
+
+def test_a_part_on_another_file_system_is_refused(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As subvolumes are, where the file must be there to be told."""
+    stat, device = os.stat, os.stat(store.root).st_dev
+
+    def foreign(path: Any, **kwargs: Any) -> Any:
+        found = stat(path, **kwargs)
+        if path != 'partial':
+            return found
+        return os.stat_result([*found[:2], device + 1, *found[3:]])
+
+    monkeypatch.setattr(os, 'stat', foreign)
+    with pytest.raises(errors.StoreError, match='another file system'):
+        store.room({BASE: 1})
+
+
+def test_store_that_is_a_link(tmp_path: Path) -> None:
+    (tmp_path / 'real').mkdir()
+    (tmp_path / 'link').symlink_to('real')
+    store = Store(str(tmp_path / 'link'))
+    store.prepare()
+    put(store, BASE, BASE_BYTES)
+    assert check_visible(store) == [BASE]
+    assert (tmp_path / 'real' / BASE).is_file()
+
+
+def test_store_that_is_a_link_to_nothing(tmp_path: Path) -> None:
+    (tmp_path / 'link').symlink_to('/nowhere/store')
+    with pytest.raises(errors.StoreError) as caught:
+        Store(str(tmp_path / 'link')).prepare()
+    assert 'it is a link to /nowhere/store, where nothing is' in str(
+        caught.value)
 
 
 # Several at once.
