@@ -19,6 +19,7 @@ from typing import Any, Callable
 from lago import log_utils, prefix, utils, workdir
 
 from .lago_repair_tools import Repair
+from .tools.tree import open_output
 
 LOGGER = logging.getLogger(__name__)
 
@@ -48,8 +49,7 @@ def second_cleanup() -> bool:
 
 
 def _tag_as_initialized(made: Any) -> None:
-    with open(made.paths.prefix_lagofile(), 'a', encoding='utf-8'):
-        pass
+    open_output(made.paths.prefix_lagofile(), keep=True).close()
 
 
 def _before(
