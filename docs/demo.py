@@ -25,7 +25,7 @@ from tests.lab import (
 from tests.lab.commands import MissingTool
 from tests.lab.environments import lago_command
 from tests.lab.report import (
-    INDENT, Steps, bold, mib, plain, quote, say, show_table, tell, tree,
+    INDENT, Steps, bold, mib, quote, say, show_table, tell, tree,
 )
 from tests.lab.showcase import (
     BASES, Showcase, get_showcase, init_file, init_file_domain,
@@ -114,8 +114,7 @@ def lago_init(box: LagoSandbox) -> None:
         )
         assert process.stdout is not None
         for line in process.stdout:
-            # Lago colours its log even when nobody looks.
-            say(f'{INDENT}{plain(line)}'.rstrip())
+            say(f'{INDENT}{line}'.rstrip())
     if process.wait():
         sys.exit(f'\nlago init failed with status {process.returncode}; '
                  'the demo ends here.')

@@ -13,7 +13,7 @@ import sys
 from dataclasses import fields
 from typing import Any, Callable, Dict, NoReturn, Optional, Sequence
 
-from . import cli, cli_publishing
+from . import cli, cli_publishing, screen
 from .commands import FAILED_STATUS, Context, find_command
 from .core import errors
 from .messages import fold
@@ -105,17 +105,20 @@ _FORMATS: Dict[str, Optional[Callable[[Any], str]]] = {
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run a command; return its exit status."""
-    args = make_parser().parse_args(arguments)
+    screen.catch_signals()
     try:
-        if getattr(args, 'init_file', None):
-            _refuse_init_file(args.init_file)
-        return find_command(args.template_repo_command)(make_context(args))
+        with screen.session():
+            return _run(arguments)
     except errors.LayeredError as error:
         print(fold(str(error), 'Error: '), file=sys.stderr)
         return FAILED_STATUS
-    except KeyboardInterrupt:
-        print('Stopped.', file=sys.stderr)
-        return 130
+
+
+def _run(arguments: Optional[Sequence[str]]) -> int:
+    args = make_parser().parse_args(arguments)
+    if getattr(args, 'init_file', None):
+        _refuse_init_file(args.init_file)
+    return find_command(args.template_repo_command)(make_context(args))
 
 
 if __name__ == '__main__':

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import functools
 import shutil
-import signal
 from typing import Any, Callable
 
 import lago.utils
 import yaml
 
+from . import screen
+from .core import errors
 from .lago_messages import as_lago_errors
+from .messages import fold
 
 #: Set on a prefix: the path of its init file.
 INIT_FILE = '_layered_init_file'
+
+#: Lago's exit status for its errors.
+FAILED_STATUS = 2
 
 #: The key of a prefix's metadata: the store that knows of it, and as what.
 NOTED = 'layered'
@@ -32,17 +37,37 @@ TASKS = '_layered_tasks'
 Function = Callable[..., Any]
 
 
-def end_by_interrupt(do_run: Function) -> Function:
-    """End by Ctrl-C as Lago ends by SIGTERM: a status and no traceback.
+def in_session(do_run: Function) -> Function:
+    """Run a verb in a `screen.session`.
 
-    Only the command line; in `lago.sdk` the interrupt is the caller's.
+    Only the command line; in `lago.sdk` the streams, and an interrupt, are
+    the caller's.
     """
     @functools.wraps(do_run)
-    def wrapper(args: Any) -> Any:
-        try:
-            return do_run(args)
-        except KeyboardInterrupt:
-            raise SystemExit(128 + signal.SIGINT) from None
+    @as_lago_errors
+    def wrapper(*args: Any) -> Any:
+        with screen.session():
+            return do_run(*args)
+
+    return wrapper
+
+
+def guard_parser(create_parser: Function) -> Function:
+    """Let the messages of argparse pass a `screen.session` as well."""
+    @functools.wraps(create_parser)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        parser = create_parser(*args, **kwargs)
+        parse_args = parser.parse_args
+
+        def parse(*args: Any, **kwargs: Any) -> Any:
+            try:
+                with screen.session():
+                    return parse_args(*args, **kwargs)
+            except errors.LayeredError as error:
+                parser.exit(FAILED_STATUS, f'lago: {fold(str(error))}\n')
+
+        parser.parse_args = parse
+        return parser
 
     return wrapper
 

@@ -31,7 +31,7 @@ from lago.config import config
 from lago.plugins.cli import CLIPlugin
 
 from . import lago_export, lago_hooks, lago_repair
-from .lago_messages import as_lago_errors, warn
+from .lago_messages import warn
 
 if TYPE_CHECKING:
     from . import repository, template_store
@@ -137,7 +137,7 @@ def _or_only_plan(do_run: Function) -> Function:
         Options.template_repos = args.template_repos
         Options.template_repo_name = args.template_repo_name
         Options.offline = args.offline
-        return as_lago_errors(cli.run_init_plan)(args)
+        return cli.run_init_plan(args)
 
     return wrapper
 
@@ -181,13 +181,15 @@ def install() -> None:
             help='Use exactly the images of LagoInitFile.lock, or fail',
         )
     _wrap(do_init, '_do_run', _remember_options)
-    _wrap(do_init, 'do_run', lambda do_run: lago_hooks.end_by_interrupt(
+    _wrap(do_init, 'do_run', lambda do_run: lago_hooks.in_session(
         _or_only_plan(do_run)
     ))
+    around = lago_hooks.guard_parser
     if COMPLETING in os.environ:
         from . import cli_completion
 
-        _wrap(lago.cmd, 'create_parser', cli_completion.answer_shells)
+        around = cli_completion.answer_shells
+    _wrap(lago.cmd, 'create_parser', around)
 
 
 install()
@@ -215,4 +217,4 @@ class TemplateRepoVerb(CLIPlugin):
         """Run the subcommand that was asked for."""
         from . import cli
 
-        as_lago_errors(cli.run)(args)
+        lago_hooks.in_session(cli.run)(args)

@@ -5,8 +5,9 @@ are repaired in memory when our plugin is loaded. Each repair looks at Lago
 first and leaves alone what works; none changes what Lago does beyond making
 it work. What concerns templates is replaced by `lago_plugin` and not
 repaired here. Connections and nets are in `lago_repair_libvirt`, recovery
-from a killed init is in `lago_repair_prefix`; what only VMs need is in
-`lago_repair_vms`, because Lago imports that part late.
+from a killed init is in `lago_repair_prefix`, the log in `lago_repair_log`;
+what only VMs need is in `lago_repair_vms`, because Lago imports that part
+late.
 
 Two Lagos are meant: 0.46.0 translated to Python 3, whose text still mixes
 bytes and text, and git master, which was written for the Python, PyYAML and
@@ -30,7 +31,7 @@ from lago import utils, virt
 from lago.config import config
 from lago.plugins import output
 
-from . import lago_repair_libvirt, lago_repair_prefix
+from . import lago_repair_libvirt, lago_repair_log, lago_repair_prefix
 from .lago_repair_tools import Repair, StandIn, mentions
 from .tools import files
 
@@ -275,6 +276,7 @@ REPAIRS: tuple[Repair, ...] = (
     command_status, yaml_loader, file_hash, abstract_mapping, flat_lists,
     version_order, exception_message, command_path, backing_format,
     *lago_repair_libvirt.REPAIRS, *lago_repair_prefix.REPAIRS,
+    *lago_repair_log.REPAIRS,
     configuration_sections, running_vms,
 )
 

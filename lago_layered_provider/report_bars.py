@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Dict, Optional, Tuple
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.constrain import Constrain
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -23,11 +24,14 @@ from .report_progress import Count, Lines, Words, label
 
 LABEL_COLUMNS = 26
 
+#: What the echo of Ctrl-C takes.
+ECHO_COLUMNS = 2
+
 #: What the widest sizes take: 1,023.9/1,023.9 MiB.
 SIZE_COLUMNS = 19
 
 #: A terminal that is narrower has no column for speed and time.
-WIDE_COLUMNS = 80
+WIDE_COLUMNS = 76
 
 #: A terminal that is narrower has no bars, only numbers.
 BAR_COLUMNS = 56
@@ -66,19 +70,30 @@ def choose_columns(width: int) -> Tuple[ProgressColumn, ...]:
     )
 
 
+class _Rows(Progress):
+    """Leaves room at the end of its lines for the echo of a key.
+
+    In the last column ^C would go to the next line, and all would be moved.
+    """
+
+    limit: Optional[int] = None
+
+    def get_renderable(self) -> RenderableType:
+        return Constrain(super().get_renderable(), self.limit)
+
+
 class Bars(Lines):
     """A bar for each running layer, and the lines of those that ended."""
 
     def __init__(self, console: Console, words: Words = Words()) -> None:
         super().__init__(console, words)
-        self._width = console.width
-        self._bars = Progress(
-            *choose_columns(self._width), console=console, transient=True,
-            auto_refresh=False,
+        self._bars = _Rows(
+            console=console, transient=True, auto_refresh=False
         )
         self._tasks: Dict[str, TaskID] = {}
 
     def start(self) -> None:
+        self.refresh()
         self._bars.start()
 
     def begin(
@@ -103,9 +118,10 @@ class Bars(Lines):
         super().end(name, outcome)
 
     def refresh(self) -> None:
-        if self._width != self._console.width:
-            self._width = self._console.width
-            self._bars.columns = choose_columns(self._width)
+        width = max(1, self._console.width - ECHO_COLUMNS)
+        if width != self._bars.limit:
+            self._bars.limit = width
+            self._bars.columns = choose_columns(width)
         self._bars.refresh()
 
     def stop(self) -> None:

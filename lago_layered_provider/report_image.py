@@ -5,11 +5,10 @@ from __future__ import annotations
 import textwrap
 from typing import Any, Iterator, List, Mapping, Optional, Tuple
 
-from rich.console import Console
 
 from .core.plan import Plan
 from .core.sizes import size_text
-from .report import print_plan
+from .report import Screen, print_plan
 from .report_tables import date_text
 
 #: Where the values begin.
@@ -22,7 +21,7 @@ Document = Mapping[str, Any]
 
 
 def print_image(
-    document: Document, plan: Optional[Plan], console: Console
+    document: Document, plan: Optional[Plan], console: Screen
 ) -> None:
     """Print what is known of an image.
 

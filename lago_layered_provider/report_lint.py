@@ -6,11 +6,11 @@ import textwrap
 import threading
 from typing import Dict, List, Optional
 
-from rich.console import Console
 from rich.text import Text
 
 from .core.lint import Finding, Level
 from .publishing.linting import Report
+from .report import Screen
 from .report_verify import Watch
 
 COLUMNS = 79
@@ -21,7 +21,7 @@ STYLES = {
 INDENT = '  '
 
 
-def print_report(found: Report, console: Console) -> None:
+def print_report(found: Report, console: Screen) -> None:
     """Print the findings, grouped by image, and how many there are."""
     groups: Dict[Optional[str], List[Finding]] = {None: []}
     for finding in found.findings:
@@ -37,7 +37,7 @@ def print_report(found: Report, console: Console) -> None:
     console.print(summary(found))
 
 
-def _print_finding(finding: Finding, console: Console) -> None:
+def _print_finding(finding: Finding, console: Screen) -> None:
     word = finding.level.value
     start = f'{INDENT}{word} {finding.code}: '
     # Somebody else's text comes in; it stays in its lines and columns.
@@ -77,7 +77,7 @@ class Reading:
         kind: of the setting `progress`.
     """
 
-    def __init__(self, kind: str, console: Console) -> None:
+    def __init__(self, kind: str, console: Screen) -> None:
         self._kind = kind
         self._console = console
         self._watch: Optional[Watch] = None

@@ -32,7 +32,7 @@ class Words(NamedTuple):
 
     doing: str = 'fetching'
     done: str = 'in the store'
-    here: str = 'here'
+    here: str = 'of it are here'
 
 
 class Silent:
@@ -88,9 +88,7 @@ class Lines(Silent):
         self, name: str, total: Optional[int], done: int, now: float
     ) -> None:
         self._counts[name] = Count(total, done, now)
-        here = (
-            f', {size_text(done)} of it are {self._words.here}' if done else ''
-        )
+        here = f', {size_text(done)} {self._words.here}' if done else ''
         self._say(name, f'{self._words.doing} {size_text(total)}{here}')
 
     def advance(self, name: str, count: int, now: float) -> None:

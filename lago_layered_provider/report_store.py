@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Any, Dict, Iterable, List, Mapping, Optional
 
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
 from .core.sizes import size_text
 from .prefixes import Survey
+from .report import Screen, print_tree
+from .report_tables import date_text, print_table
 from .store import Unfinished
 
 
@@ -20,7 +19,7 @@ def print_store(
     rows: List[Dict[str, Any]],
     unfinished: List[Unfinished],
     survey: Survey,
-    console: Console,
+    console: Screen,
     *,
     tree: bool = False,
 ) -> None:
@@ -31,12 +30,10 @@ def print_store(
             programs.
     """
     if rows:
-        # Where it is no terminal, a row is a line, however wide.
-        width = None if console.is_terminal else 1000
-        console.print(
-            _tree(rows) if tree else _table(rows), soft_wrap=False,
-            width=width,
-        )
+        if tree:
+            print_tree(_tree(rows), console)
+        else:
+            _print_table(rows, console)
     for line in _summary(root, rows, unfinished, survey):
         console.print(line)
 
@@ -55,20 +52,18 @@ def _state(row: Mapping[str, Any]) -> str:
     return ', '.join(words) or 'unused'
 
 
-def _table(rows: Iterable[Mapping[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column('IMAGE', overflow='fold')
-    for name in ('OWN', 'CHAIN'):
-        table.add_column(name, justify='right', no_wrap=True)
-    table.add_column('DATE', no_wrap=True)
-    table.add_column('NEEDED BY', overflow='fold')
-    for row in rows:
-        date = datetime.date.fromtimestamp(row['time'])
-        table.add_row(
-            row['name'], size_text(row['on_disk']),
-            size_text(row['chain_on_disk']), date.isoformat(), _state(row),
-        )
-    return table
+def _print_table(rows: Iterable[Mapping[str, Any]], console: Screen) -> None:
+    print_table(
+        ['IMAGE', 'OWN', 'CHAIN', 'DATE', 'NEEDED BY'],
+        [
+            (
+                row['name'], size_text(row['on_disk']),
+                size_text(row['chain_on_disk']), date_text(row['time']),
+                _state(row),
+            ) for row in rows
+        ],
+        console, right=('OWN', 'CHAIN'), whole=('DATE',),
+    )
 
 
 def _tree(rows: Iterable[Mapping[str, Any]]) -> Tree:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass, field
-from typing import Any, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, List, Mapping, Optional, Sequence, Set, Tuple
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from .core.model import visible
 from .core.sizes import size_text
-from .report import TREE_COLUMNS, print_tree
+from .report import TREE_COLUMNS, Screen, print_tree
 
 #: What a level of a tree takes for its branches.
 BRANCH_COLUMNS = 4
+
+#: A column that may be folded is not made narrower.
+FOLDED_COLUMNS = 12
 
 STYLES = {'present': 'green', 'partly here': 'yellow', 'missing': 'cyan'}
 
@@ -36,7 +39,7 @@ class Node:
 
 
 def print_templates(
-    rows: Sequence[Mapping[str, Any]], console: Console, *,
+    rows: Sequence[Mapping[str, Any]], console: Screen, *,
     several: bool = False,
 ) -> None:
     """Print a table of images.
@@ -67,7 +70,7 @@ def print_templates(
 def print_table(
     columns: Sequence[str],
     rows: Sequence[Tuple[str, ...]],
-    console: Console,
+    console: Screen,
     *,
     right: Sequence[str] = (),
     whole: Sequence[str] = (),
@@ -78,9 +81,13 @@ def print_table(
         right: the columns that are flush right, and never folded.
         whole: others that are never folded.
     """
+    rows = [tuple(map(visible, row)) for row in rows]
     if not console.is_terminal:
         # rich would take ten seconds for 20,000 rows.
         _print_plain(columns, rows, console, right)
+        return
+    if console.width < _least_width(columns, rows, {*right, *whole}):
+        _print_cells(columns, rows, console)
         return
     table = Table(box=None, pad_edge=False, padding=(0, 1))
     for name in columns:
@@ -97,7 +104,7 @@ def print_table(
 
 def _print_plain(
     columns: Sequence[str], rows: Sequence[Tuple[str, ...]],
-    console: Console, right: Sequence[str],
+    console: Screen, right: Sequence[str],
 ) -> None:
     lines = [tuple(columns), *rows]
     widths = [max(map(len, cells)) for cells in zip(*lines)]
@@ -106,10 +113,34 @@ def _print_plain(
             cell.rjust(width) if name in right else cell.ljust(width)
             for name, cell, width in zip(columns, line, widths)
         )
-        console.file.write(f'{text.rstrip()}\n')
+        console.write(text.rstrip())
 
 
-def print_trees(roots: Sequence[Node], console: Console) -> None:
+def _least_width(
+    columns: Sequence[str], rows: Sequence[Tuple[str, ...]],
+    whole: Set[str],
+) -> int:
+    """Return the columns of a table whose cells are folded as far as may be.
+    """
+    widths = [
+        max(map(len, cells)) if name in whole else min(
+            max(map(len, cells)), FOLDED_COLUMNS
+        ) for name, cells in zip(columns, zip(columns, *rows))
+    ]
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _print_cells(
+    columns: Sequence[str], rows: Sequence[Tuple[str, ...]], console: Screen
+) -> None:
+    """Print a line for each cell, where a row has no room."""
+    for first, *cells in rows:
+        console.print(first)
+        for name, cell in zip(columns[1:], cells):
+            console.print(f'  {name.lower()} {cell}')
+
+
+def print_trees(roots: Sequence[Node], console: Screen) -> None:
     """Print trees of images, with their sizes beside them."""
     width = min(_width(roots), TREE_COLUMNS)
     console.print(_with_columns('IMAGE', width, 'FETCH', 'KEEP', 'STATE'))

@@ -8,11 +8,11 @@ import threading
 import time
 from typing import Any, List, Sequence
 
-from rich.console import Console
 from rich.text import Text
 
 from .core.audit import State, Verdict
 from .core.sizes import size_text
+from .report import Screen
 from .report_progress import Words, make_progress
 
 COLUMNS = 80
@@ -22,7 +22,7 @@ QUIET_SECONDS = 1.0
 
 #: What a check is called beside a bar, and what the progress says.
 NAME = 'checking'
-WORDS = Words('reading', 'read', 'read')
+WORDS = Words('reading', 'read', 'are read')
 
 STYLES = {
     State.INTACT: 'green',
@@ -34,7 +34,7 @@ STYLES = {
 WIDTH = max(len(state.value) for state in State)
 
 
-def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
+def print_verdicts(verdicts: Sequence[Verdict], console: Screen) -> None:
     """Print a line for each image: its state, its name; then why."""
     console.print(f'{"STATE":<{WIDTH}}  IMAGE')
     for verdict in verdicts:
@@ -77,7 +77,7 @@ class Watch:
         total: bytes to read.
     """
 
-    def __init__(self, kind: str, total: int, console: Console) -> None:
+    def __init__(self, kind: str, total: int, console: Screen) -> None:
         self.count = 0
         self._total = total
         self._progress = make_progress(kind, console, WORDS)

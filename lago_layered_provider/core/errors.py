@@ -114,6 +114,10 @@ class TransferError(LayeredError):
         super().__init__(f'{url}: {reason}', hint=hint)
 
 
+class OutputError(LayeredError):
+    """A command cannot work here: its output or its directory is gone."""
+
+
 class Offline(LayeredError):
     """Something is not here, and no server may be asked for it."""
 

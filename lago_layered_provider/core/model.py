@@ -32,6 +32,9 @@ class Unknown(enum.Enum):
 UNKNOWN = Unknown.UNKNOWN
 
 
+#: What is not printable and may be shown as it is.
+HARMLESS = '\n\t\xa0'
+
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
 
@@ -42,6 +45,21 @@ def show(value: object) -> str:
     Short, whatever its size and depth, and without control characters.
     """
     return _SHORT.repr(value)
+
+
+def visible(text: str) -> str:
+    """Return a text in which a terminal finds nothing to obey.
+
+    Line ends and tabs stay; other control characters, those that are of no
+    width or turn the direction of writing, and bytes of no character are
+    escaped.
+    """
+    if text.isprintable():
+        return text
+    return ''.join(
+        each if each.isprintable() or each in HARMLESS
+        else each.encode('unicode_escape').decode() for each in text
+    )
 
 
 def check_name(name: object, what: str) -> str:

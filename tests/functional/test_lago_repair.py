@@ -120,14 +120,24 @@ BEHAVIOURS = {
     'ssh_streams': '''
         over_ssh(*PIECES) == b''.join(PIECES).decode()
     ''',
+    'log_text': '''
+        logged(logging.ERROR, 'a %s', HOSTILE).count(ESCAPED) == 1
+        and HOSTILE not in logged(logging.ERROR, HOSTILE)
+        and ESCAPED in logged(logging.ERROR, 'a task', error=HOSTILE)
+    ''',
+    'log_colours': '''
+        not set(COLOURS).intersection(
+            logged(logging.ERROR, 'one') + logged(logging.WARNING, 'two')
+            + logged(logging.INFO, 'end task'))
+    ''',
 }
 
 #: Runs in the other process; prints what holds before and after, and names.
 TRIAL = '''
-import hashlib, io, json, os, sys, tempfile, types
+import hashlib, io, json, logging, os, sys, tempfile, types
 import libvirt
 from types import SimpleNamespace
-from lago import brctl, prefix, service, ssh, subnet_lease, sysprep
+from lago import brctl, log_utils, prefix, service, ssh, subnet_lease, sysprep
 from lago import utils, virt
 from lago.plugins import output, vm as vm_plugin
 from lago.providers.libvirt import cpu, network, vm
@@ -343,6 +353,29 @@ def over_ssh(*pieces):
     kept = [k.decode() if isinstance(k, bytes) else k for k in kept]
     assert status == 7 and copied == kept and kept[0] == kept[1], copied
     return kept[0]
+
+
+HOSTILE = 'a\\x1b]0;b\\x07\\x9b2J'
+ESCAPED = 'a\\\\x1b]0;b\\\\x07\\\\x9b2J'
+COLOURS = '\\x1b'
+
+
+def logged(level, text, *arguments, error=None):
+    """What a terminal gets of a record, as `lago` sets up its log."""
+    handler = log_utils.TaskHandler(
+        task_tree_depth=3, level=logging.INFO, dump_level=logging.ERROR,
+        formatter=log_utils.ColorFormatter(fmt='%(msg)s'))
+    handler.stream = io.StringIO()
+    logger = logging.Logger('log', logging.DEBUG)
+    logger.addHandler(handler)
+    logger.info('start task')
+    try:
+        if error:
+            raise ValueError(error)
+        logger.log(level, text, *arguments)
+    except ValueError:
+        logger.exception(text)
+    return handler.stream.getvalue()
 
 
 def holds(expression):

@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import textwrap
 from typing import Iterable, List, Mapping, Optional, Sequence
 
 WIDTH = 79
 INDENT = '    '
-_ESCAPE = re.compile(r'\x1b\[[0-9;?]*[A-Za-z]')
 
 
 def say(*lines: str) -> None:
@@ -34,11 +32,6 @@ def quote(text: str) -> None:
 def bold(text: str) -> str:
     """Return text for a terminal in bold, for a log as it is."""
     return f'\033[1m{text}\033[0m' if sys.stdout.isatty() else text
-
-
-def plain(text: str) -> str:
-    """Return text without colours and cursor movements."""
-    return _ESCAPE.sub('', text)
 
 
 class Steps:

@@ -20,8 +20,8 @@ from .images import DiskImage, guest_digest
 from .publish import Publisher, checksums, compress
 from .rude_server import RudeServer
 
-#: What Lago prints last when it fails, in red.
-_MESSAGE = re.compile(r'\x1b\[31m([^\x1b]+)\x1b\[0m\s*\Z')
+#: What Lago prints last when it fails, after the last of its tasks.
+_MESSAGE = re.compile(r'(?s)(?:.*\(in [\d:]+\)\n)?(.+)\n\Z')
 
 #: Fail soon; a test that needs more patience says so.
 HASTE = {'retries': 0, 'timeout': 3, 'lock_timeout': 5}
@@ -206,7 +206,8 @@ def message_of(done: Finished) -> str:
     """Return Lago's error message, which must be fit to be read."""
     for word in ('Traceback', '.py"', 'Error occured', 'Exception'):
         assert word not in done.output, done.output
-    found = _MESSAGE.search(done.stderr)
+    assert '\x1b' not in done.output, done.output
+    found = _MESSAGE.match(done.stderr)
     assert found, done.output
     message = found[1]
     assert done.output.count(message.splitlines()[0]) == 1, done.output
