@@ -8,8 +8,10 @@ qemu-img follow a chain has looked at all of its headers.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any, Collection, Dict, List, Mapping, Optional
@@ -19,6 +21,9 @@ from .core.errors import ToolError
 
 TOOL = 'qemu-img'
 INSTALL_HINT = 'Install qemu-img (Debian: qemu-utils, Fedora: qemu-img).'
+
+#: The first version that does all that is asked of it here.
+OLDEST = (6, 1)
 
 #: A check reads all tables of an image, on a slow disk too.
 TIMEOUT_SECONDS = 600
@@ -32,13 +37,34 @@ CHECK_PASSED = (0, 3, 63)
 
 
 def require() -> None:
-    """Make sure that there is a qemu-img.
+    """Make sure that there is a qemu-img, and one that is not too old.
 
     Raises:
-        ToolError: there is none in PATH.
+        ToolError: there is none in PATH, or its version is below `OLDEST`.
     """
-    if shutil.which(TOOL) is None:
+    path = shutil.which(TOOL)
+    if path is None:
         raise ToolError([TOOL], stderr='not found', hint=INSTALL_HINT)
+    _check_version(path)
+
+
+@functools.lru_cache(maxsize=None)
+def _check_version(path: str) -> None:
+    """Raise ToolError for an old qemu-img; it is asked once."""
+    said = processes.run(
+        [path, '--version'], timeout=TIMEOUT_SECONDS, hint=INSTALL_HINT
+    )
+    # What does not say its version is for its user to judge.
+    found = re.search(r'version (\d+)\.(\d+)', said)
+    if found and tuple(map(int, found.groups())) < OLDEST:
+        raise ToolError(
+            [path],
+            stderr=(
+                f'it is of {found.group()}, expected '
+                f'{".".join(map(str, OLDEST))} or newer'
+            ),
+            hint=INSTALL_HINT,
+        )
 
 
 def check(path: Path, fmt: str) -> None:

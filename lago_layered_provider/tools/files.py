@@ -44,6 +44,10 @@ NOT_WRITABLE_HINT = (
     '--template-store.'
 )
 _HINTS = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM), (
+        'Get that right from its owner, or choose another store with '
+        '--template-store.'
+    )),
     errno.ELOOP: (
         'Somebody may have put it there to have another file changed. Remove '
         'it and run it again.'

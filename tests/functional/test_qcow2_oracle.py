@@ -406,6 +406,35 @@ def test_missing_tool(
             call()
 
 
+@pytest.mark.parametrize('version, passes', [
+    ('qemu-img version 5.2.0 (Debian 1:5.2+dfsg-11)', False),
+    ('qemu-img version 6.0.1', False),
+    ('qemu-img version 6.1.0', True),
+    ('qemu-img version 10.0.2', True),
+    ('a qemu-img of our own', True),
+])
+def test_old_tool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str,
+    passes: bool,
+) -> None:
+    tool = tmp_path / 'qemu-img'
+    tool.write_text(f'#!/bin/sh\necho asked >> "$0.log"\necho "{version}"\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
+    if passes:
+        qemu_img.require()
+        qemu_img.require()
+        assert (tmp_path / 'qemu-img.log').read_text() == 'asked\n'
+        return
+    with pytest.raises(ToolError) as caught:
+        qemu_img.require()
+    number = version.split()[2].rpartition('.')[0]
+    assert f'it is of version {number}, expected 6.1 or newer' in str(
+        caught.value)
+    assert str(tool) in caught.value.message
+    assert 'Debian: qemu-utils' in caught.value.hint
+
+
 def test_slow_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool = tmp_path / 'qemu-img'
     tool.write_text('#!/bin/sh\nexec sleep 60\n')

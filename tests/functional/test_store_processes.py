@@ -16,6 +16,7 @@ import pytest
 
 from lago_layered_provider.core import errors, model
 from lago_layered_provider.store import Record, Store
+from tests.lab.commands import unavailable
 from tests.lab.steps import killed_at_steps, record
 
 ROOT = Path(__file__).parents[2]
@@ -313,6 +314,114 @@ def test_without_the_rights_of_root(tmp_path: Path) -> None:
     assert run.returncode == 0
     assert f'{root}: the store cannot be written' in run.stdout
     assert '--template-store' in run.stdout
+
+
+AS_USER = """
+from lago_layered_provider.core.usage import UsageNote
+from lago_layered_provider.store import Inventory, Usage
+
+os.umask({umask})
+os.setgroups([])
+os.setresgid({group}, {group}, {group})
+os.setresuid({user}, {user}, {user})
+usage, inventory = Usage(store.root), Inventory(store.root)
+wait = 5, lambda holder: None
+"""
+
+FIRST_USER = """
+with usage.using(*wait):
+    store.prepare()
+    with store.reserve({BASE: 1}):
+        receive(store, BASE)
+        with store.stage(LAYER, identity='it') as stage:
+            stage.write(IMAGES[LAYER][0][:20000])
+            stage.checkpoint(20000, 20000, None)
+    usage.note(UsageNote('/a', 'aaa', ()))
+usage.hold(BASE, 'of the first')
+store.keep_index('http://server/', b'body', None)
+"""
+
+SECOND_USER = """
+assert usage.holds() == {BASE: 'of the first'}
+assert [note.uuid for note in usage.notes()] == ['aaa']
+assert [one.fetched for one in inventory.unfinished()] == [20000]
+with usage.using(*wait):
+    store.prepare()
+    receive(store, LAYER)
+    usage.note(UsageNote('/b', 'bbb', ()))
+usage.hold(LAYER, 'of the second')
+store.keep_index('http://server/', b'newer', None)
+assert store.kept_index('http://server/').body == b'newer'
+"""
+
+FIRST_USER_AGAIN = """
+with usage.alone('pruning', *wait):
+    usage.forget(usage.notes()[1])
+    for name in LAYER, BASE:
+        usage.release(name)
+        inventory.remove(name)
+assert inventory.images() == ({}, []) and usage.holds() == {}
+"""
+
+OTHER_USER = """
+for action in (
+    usage.holds, usage.notes, inventory.unfinished, inventory.locked,
+    store.prepare, lambda: usage.hold(BASE, ''), lambda: usage.release(BASE),
+    lambda: inventory.remove(BASE), lambda: store.reserve({}).__enter__(),
+    lambda: usage.alone('', *wait).__enter__(),
+):
+    try:
+        action()
+    except errors.StoreError as error:
+        print(error)
+with usage.using(*wait):
+    pass
+"""
+
+
+@pytest.mark.parametrize('umask', [0o022, 0o077])
+def test_users_of_a_group_share_a_store(umask: int) -> None:
+    if os.geteuid():
+        unavailable('only root can be several users')
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o777)
+        root = Path(directory, 'store')
+        root.mkdir()
+        os.chown(root, 0, 60000)
+        root.chmod(0o2775)
+
+        def run(user: int, script: str) -> str:
+            group = 60000 if user < 60009 else 60009
+            start = AS_USER.format(umask=umask, user=user, group=group)
+            done = subprocess.run(
+                [sys.executable, '-c', PRELUDE + start + script,
+                 str(root), directory],
+                env={**os.environ, 'PYTHONPATH': str(ROOT)}, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                timeout=SECONDS,
+            )
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        Path(directory, 'log').touch()
+        Path(directory, 'log').chmod(0o666)
+        run(60001, FIRST_USER)
+        run(60002, SECOND_USER)
+        log = Path(directory, 'log').read_text().splitlines()
+        assert len(log) == len(set(log)) > 10
+        said = run(60009, OTHER_USER)
+        assert f'{root}: the store cannot be written: ' in said
+        assert f', no right to write in {root}' in said
+        if umask == 0o077:
+            assert f'no right to search it: {root}/.layered' in said
+        run(60001, FIRST_USER_AGAIN)
+        left = [
+            path.name for path in root.rglob('*')
+            if path.is_file() and path.suffix != '.index'
+        ]
+        assert sorted(left) == sorted([
+            'aaa.json', f'{BASE}.lock', f'{LAYER}.lock', 'use.lock',
+        ])
 
 
 @pytest.fixture
