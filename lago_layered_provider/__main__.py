@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, NoReturn, Optional, Sequence
 from . import cli, cli_publishing, screen
 from .commands import FAILED_STATUS, Context, find_command
 from .core import errors
+from .core.places import hide_secrets
 from .messages import fold
 from .repositories import ByPath
 from .repository import TemplateRepository
@@ -72,7 +73,7 @@ def make_context(args: argparse.Namespace) -> Context:
 
 def warn(text: str) -> None:
     """Tell people what they should know."""
-    print(fold(text, 'Warning: '), file=sys.stderr)
+    print(fold(hide_secrets(text), 'Warning: '), file=sys.stderr)
 
 
 def _read_settings() -> Settings:
@@ -110,7 +111,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         with screen.session():
             return _run(arguments)
     except errors.LayeredError as error:
-        print(fold(str(error), 'Error: '), file=sys.stderr)
+        print(fold(hide_secrets(str(error)), 'Error: '), file=sys.stderr)
         return FAILED_STATUS
 
 

@@ -84,6 +84,13 @@ def _add_publication(command: argparse.ArgumentParser) -> None:
         help='of new images; a Lago without this plugin reads xz only',
     )
     _add_key(command)
+    command.add_argument(
+        '--valid-for', metavar='DAYS', type=float,
+        help=(
+            'with --sign: clients refuse the index after so many days; run '
+            'it again before'
+        ),
+    )
 
 
 def _add_key(command: argparse.ArgumentParser) -> None:

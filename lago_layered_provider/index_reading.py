@@ -7,8 +7,9 @@ anything else is done with the bytes, and again whenever a kept index is used.
 
 from __future__ import annotations
 
+import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable, Optional, TypeVar
 
 from .core import errors, index, places
@@ -32,6 +33,8 @@ UNSIGNED_HINT = (
     'A keyring is set in lago.conf, so that indexes must be signed. Tell the '
     'admin of the repository.'
 )
+
+DAY_SECONDS = 86400
 
 T = TypeVar('T')
 Warn = Callable[[str], None]
@@ -64,35 +67,61 @@ def read_index(
     """Return an index; `repositories.ByPath.read` says more."""
     kept = None
     if store:
-        kept = store.kept_index(location, signed=bool(settings.keyring))
+        kept = store.kept_index(
+            _absolute(location), signed=bool(settings.keyring)
+        )
     if settings.offline and is_remote(location):
         if kept is None:
             raise errors.Offline(
-                f'{location} is not asked (--offline), and no index of it '
-                f'was kept.', hint=OFFLINE_HINT,
+                f'{places.hide_secrets(location)} is not asked (--offline), '
+                f'and no index of it was kept.', hint=OFFLINE_HINT,
             )
         check_signature(location, kept.body, kept.signature, settings)
-        return index.open_index(kept.body, location, kept.table)
+        return _open(location, kept.body, settings, kept.table)
     kept = _without_bad(kept, location, settings)
+    usable = _without_expired(kept, location, settings)
     try:
-        fetched = fetch_index(location, settings, kept, warn, fresh)
+        fetched = fetch_index(location, settings, usable, warn, fresh)
     except errors.TransferError as error:
-        if kept is None or _is_answer(error):
+        if usable is None or _is_answer(error):
             raise
         warn(f'{error.message}; using the index kept from the last time')
-        return index.open_index(kept.body, location, kept.table)
-    if fetched.body is None and kept is not None:
-        return index.open_index(kept.body, location, kept.table)
+        return _open(location, usable.body, settings, usable.table)
+    if fetched.body is None and usable is not None:
+        return _open(location, usable.body, settings, usable.table)
     body = fetched.body or b''
-    found = index.open_index(body, location)
+    found = _open(location, body, settings)
     if kept and fetched.signature:
         refuse_older(found, kept.body, kept.path, kept.table)
     if store and keep:
         store.keep_index(
-            location, body, fetched.validator, fetched.signature,
+            _absolute(location), body, fetched.validator, fetched.signature,
             found.table(),
         )
     return found
+
+
+def _absolute(location: str) -> str:
+    """Return a location that means the same in another directory."""
+    if '://' in location:
+        return location
+    return os.path.abspath(os.path.expanduser(os.path.expandvars(location)))
+
+
+def _open(
+    location: str, body: bytes, settings: Settings,
+    table: Optional[bytes] = None,
+) -> Index:
+    """Return the index in some bytes, which were checked.
+
+    Raises:
+        IndexFaults: it cannot be used.
+        SignatureRefused: it counts no longer.
+    """
+    shown = places.hide_secrets(location)
+    found = index.open_index(body, shown, table)
+    refuse_expired(found, settings)
+    return found if shown == location else replace(found, origin=location)
 
 
 def fetch_index(
@@ -142,6 +171,7 @@ def check_signature(
     """
     if not settings.keyring:
         return
+    location = places.hide_secrets(location)
     if signature is None:
         raise errors.SignatureRefused(
             f'{location}: refused: it is not signed; there is no '
@@ -155,6 +185,30 @@ def check_signature(
         raise errors.SignatureRefused(
             f'{location}: refused: {error.message}', hint=error.hint
         ) from None
+
+
+def refuse_expired(found: Index, settings: Settings) -> None:
+    """Refuse an index that counts no longer, where signatures are demanded.
+
+    Who can serve an old one, or keeps clients from the new one, would keep
+    its holes open for ever.
+
+    Raises:
+        SignatureRefused: it has expired; since when.
+    """
+    until = found.expires
+    if until is None and settings.max_index_age is not None:
+        until = (found.timestamp or 0) + settings.max_index_age * DAY_SECONDS
+    if not settings.keyring or until is None or time.time() <= until:
+        return
+    raise errors.SignatureRefused(
+        f'{found.location}: refused: it has expired:\n'
+        f'  it counted until {_show_time(until)}',
+        hint=(
+            'Tell the admin of the repository, who has to sign it anew. If '
+            'the clock of this machine is wrong, set it.'
+        ),
+    )
 
 
 def refuse_older(
@@ -221,6 +275,19 @@ def _without_bad(
     try:
         check_signature(location, kept.body, kept.signature, settings)
     except errors.SignatureRefused:
+        return None
+    return kept
+
+
+def _without_expired(
+    kept: Optional[KeptIndex], location: str, settings: Settings
+) -> Optional[KeptIndex]:
+    """Return a kept index if it still counts."""
+    if kept is None or not settings.keyring:
+        return kept
+    try:
+        _open(location, kept.body, settings, kept.table)
+    except (errors.SignatureRefused, errors.IndexFaults):
         return None
     return kept
 

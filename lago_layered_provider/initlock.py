@@ -11,15 +11,13 @@ from dataclasses import replace
 from typing import Callable, Dict, Mapping, Optional, Tuple
 
 from . import provision
-from .core import errors, pins, resolve
-from .core.index import is_remote
+from .core import errors, pins, places, resolve
 from .core.model import Chain, Digest, Image, ImageRef
 from .core.names import own_place, store_names
 from .core.pins import Lock, Wish
 from .core.wanted import Pin, Pins, Wanted, sort_digests
 from .environment import Environment
 from .lines import Lines
-from .providers.http_errors import hide_password
 from .sources import Sources
 from .store import Store
 from .tools import files
@@ -90,7 +88,7 @@ def _name_locations(found: Environment) -> Callable[[str], str]:
 
     def call(location: str) -> str:
         name = names.get(location, location)
-        return hide_password(name) if is_remote(name) else name
+        return places.hide_secrets(name)
 
     return call
 

@@ -34,7 +34,7 @@ from . import (
     disk_tools, environment, lago_hooks, lago_messages, lago_plugin, prefixes,
     qemu_img, repository,
 )
-from .core import errors
+from .core import errors, places
 from .core.index import is_remote
 from .core.initfile import REPOSITORIES
 from .core.model import BaseName
@@ -331,19 +331,17 @@ def saved_repositories(
         if isinstance(each, ByName):
             entries.append({'name': each.name})
         elif each.location in named:
-            entries.append({'path': each.location})
+            entries.append({'path': each.path})
         else:
-            entries.append({'path': _portable(each.location)})
+            entries.append({'path': _portable(each.path)})
     return entries
 
 
 def _portable(location: str) -> str:
     """Return a location that means the same in another directory."""
-    from .providers.http_errors import hide_password
-
     if is_remote(location):
         # Passwords belong to the user and not into a file.
-        return hide_password(location)
+        return places.without_user(location)
     return location if '://' in location else os.path.abspath(location)
 
 

@@ -10,6 +10,7 @@ import lago.log_utils
 import lago.utils
 
 from .core import errors
+from .core.places import hide_secrets
 from .messages import fold
 
 LOGGER = logging.getLogger(__name__)
@@ -24,15 +25,19 @@ def as_lago_errors(function: Function) -> Function:
         try:
             return function(*args, **kwargs)
         except (errors.ResolveError, errors.IndexFaults) as error:
-            raise lago.utils.LagoUserException(fold(str(error))) from error
+            raise lago.utils.LagoUserException(_show(error)) from error
         except errors.LayeredError as error:
-            raise lago.utils.LagoException(fold(str(error))) from error
+            raise lago.utils.LagoException(_show(error)) from error
 
     return wrapper
+
+
+def _show(error: errors.LayeredError) -> str:
+    return fold(hide_secrets(str(error)))
 
 
 def warn(text: str) -> None:
     """Log a warning so that people see it: Lago shows errors only."""
     # Its mark for such a message does not reach over the end of a line.
-    line = ' '.join(text.split())
+    line = ' '.join(hide_secrets(text).split())
     LOGGER.warning(lago.log_utils.log_always(line))

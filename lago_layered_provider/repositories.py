@@ -13,7 +13,7 @@ from typing import (
     Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union,
 )
 
-from .core import errors
+from .core import errors, places
 from .core.catalog import Unread
 from .core.index import Index, is_remote
 from .core.initfile import REPOSITORIES, RepositoryEntry
@@ -33,7 +33,12 @@ __all__ = [
 class ByPath:
     """The repository with the index at a path or URL."""
 
-    location: str
+    path: str
+
+    @property
+    def location(self) -> str:
+        """Where it is, as it may be shown; all others know it by that."""
+        return places.hide_secrets(self.path)
 
     @property
     def place(self) -> Unread:
@@ -59,7 +64,7 @@ class ByPath:
             SignatureRefused: a keyring is set, and it is not signed well.
         """
         found = read_index(
-            self.location, settings, warn, store, keep, fresh
+            self.path, settings, warn, store, keep, fresh
         )
         return found if is_remote(self.location) else _trace(found)
 

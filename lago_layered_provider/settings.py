@@ -34,6 +34,8 @@ class Settings:
         connections: open at the same time to one server.
         keyring: who may sign indexes; None: they need no signature.
         local_roots: directories that an index from the network may use.
+        max_index_age: days for which a signed index without "expires"
+            counts; None: for ever.
     """
 
     jobs: int = 3
@@ -46,6 +48,7 @@ class Settings:
     progress: str = 'auto'
     keyring: Optional[str] = None
     local_roots: Tuple[str, ...] = ()
+    max_index_age: Optional[float] = None
 
     @property
     def blocks(self) -> int:
@@ -169,4 +172,5 @@ _READERS: Dict[str, Callable[[str], Any]] = {
     'progress': _progress,
     'keyring': _path,
     'local_roots': _paths,
+    'max_index_age': _number(0, float),
 }

@@ -55,6 +55,11 @@ def read_options(args: Any) -> Options:
         if not (image and equals and base):
             faults.append(f'--base {text}: expected IMAGE=BASE')
         bases[image] = base
+    if args.valid_for is not None:
+        if args.sign is None:
+            faults.append('--valid-for: only a signed index expires; --sign')
+        if not 0 < args.valid_for < 36500:
+            faults.append('--valid-for: expected days, up to 36500')
     if faults:
         raise errors.PublishError('Options cannot be read', faults)
     return Options(
@@ -64,6 +69,7 @@ def read_options(args: Any) -> Options:
         version=args.version,
         compression=None if args.compress == 'none' else args.compress,
         key=args.sign,
+        valid_days=args.valid_for,
         bases=bases,
         in_place=getattr(args, 'in_place', False),
     )

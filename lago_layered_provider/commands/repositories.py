@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import logging
 import os
-import re
 import sys
 from dataclasses import asdict, replace
 from typing import Any, Dict, List
@@ -14,6 +13,7 @@ from .. import report, report_tables
 from ..added_repositories import AddedRepositories
 from ..core import errors
 from ..core.index import is_remote
+from ..core.places import hide_secrets
 from ..index_reading import Fetched, fetch_index
 from ..repos_directory import Added, Known, ReposDirectory, parse
 from .context import FAILED_STATUS, Context
@@ -41,7 +41,7 @@ def run_remove(context: Context) -> int:
     known = repositories.directory.known()
     context.show(
         {'removed': _document(done), 'repositories': _documents(known)},
-        lambda: print(f'Removed {done.name}, from {hide_password(done.url)}'),
+        lambda: print(f'Removed {done.name}, from {hide_secrets(done.url)}'),
     )
     return 0
 
@@ -58,7 +58,7 @@ def run_update(context: Context) -> int:
             states[name] = 'updated' if changed else 'unchanged'
         except errors.LayeredError as error:
             LOGGER.error('%s: not updated; the old state stays:\n%s',
-                         name, error)
+                         name, hide_secrets(str(error)))
             states[name] = 'failed'
     known = directory.known()
     context.show(
@@ -85,13 +85,8 @@ def _open(context: Context) -> AddedRepositories:
     return AddedRepositories(directory, read, settings.timeout)
 
 
-def hide_password(url: str) -> str:
-    """Return a URL as it may be shown."""
-    return re.sub(r'//([^/@:]*):[^/@]*@', r'//\1@', url)
-
-
 def _document(added: Added) -> Dict[str, Any]:
-    return {**asdict(added), 'url': hide_password(added.url)}
+    return {**asdict(added), 'url': hide_secrets(added.url)}
 
 
 def _documents(known: List[Known]) -> List[Dict[str, Any]]:

@@ -58,8 +58,10 @@ class Index:
         sources, raw_templates: as they stand in the document.
         timestamp: when it was published, in seconds since 1970; None where
             it does not say so.
-        origin: where `location` is a copy of; '' for itself. Relative
-            sources are relative to it.
+        expires: until when it counts where it is signed, in the same way.
+        origin: the address with its password, or that of which `location`
+            is a copy; '' for `location` itself. Relative sources are
+            relative to it.
         clone: the directory of the git repository that it was cloned with,
             '' for none.
     """
@@ -69,6 +71,7 @@ class Index:
     sources: Mapping[str, Any] = field(repr=False)
     raw_templates: Mapping[str, Any] = field(repr=False)
     timestamp: Optional[float] = None
+    expires: Optional[float] = None
     origin: str = ''
     clone: str = ''
 
@@ -252,6 +255,9 @@ def _make_index(document: Mapping[str, Any], location: str) -> Index:
     for key in ('sources', 'templates'):
         if not isinstance(document.get(key, {}), Mapping):
             faults.append(f'"{key}" is not an object')
+    expires = document.get('expires')
+    if expires is not None and not _is_time(expires):
+        faults.append('"expires" is not a time in seconds since 1970')
     if faults:
         raise errors.IndexFaults(location, faults)
     return Index(
@@ -260,6 +266,14 @@ def _make_index(document: Mapping[str, Any], location: str) -> Index:
         sources=document.get('sources', {}),
         raw_templates=document.get('templates', {}),
         timestamp=_find_timestamp(document),
+        expires=expires,
+    )
+
+
+def _is_time(value: object) -> bool:
+    return (
+        isinstance(value, (int, float)) and not isinstance(value, bool)
+        and 0 <= value < 2**63
     )
 
 

@@ -18,12 +18,14 @@ def make_document(
     sources: Mapping[str, SourceSpec],
     images: Iterable[Image],
     timestamp: float,
+    expires: Optional[float] = None,
 ) -> Dict[str, Any]:
     """Return the document of an index.
 
     Args:
         name: of the repository.
-        timestamp: when it is published, in seconds since 1970.
+        timestamp, expires: when it is published, and until when it counts,
+            in seconds since 1970.
     """
     templates: Dict[str, Any] = {}
     for image in sorted(images, key=lambda one: one.ref):
@@ -32,6 +34,7 @@ def make_document(
     return {
         'name': name,
         'timestamp': timestamp,
+        **({} if expires is None else {'expires': expires}),
         'sources': {
             key: _make_source(spec) for key, spec in sorted(sources.items())
         },

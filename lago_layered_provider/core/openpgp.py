@@ -24,6 +24,13 @@ _BLOCK = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 
+#: The digests of RFC 9580 (9.5) that nobody can forge, with SHA-3: not MD5,
+#: SHA-1 and RIPEMD-160.
+STRONG_DIGESTS = frozenset({'8', '9', '10', '11', '12', '14'})
+
+#: The place of the digest's number among the words of VALIDSIG.
+_DIGEST_WORD = 7
+
 #: What a signature is not, when one of these words comes with it; the most
 #: telling one first. `VALIDSIG` comes with most of them too.
 _REASONS = (
@@ -168,8 +175,13 @@ def read_verdict(status: str) -> Verdict:
             return Verdict(None, reason.format(who=who), rank)
     count = sum(words[0] in ('GOODSIG', 'VALIDSIG') for words in said)
     valid = words.get('VALIDSIG', [])
-    if count != 2 or 'GOODSIG' not in words or len(valid) < 3:
+    if count != 2 or 'GOODSIG' not in words or len(valid) <= _DIGEST_WORD:
         return Verdict(None, 'its signature cannot be checked')
+    if valid[_DIGEST_WORD] not in STRONG_DIGESTS:
+        return Verdict(
+            None, f'the signature of {_who(words, "GOODSIG")} is of a weak '
+            f'digest, such as SHA-1', 0,
+        )
     try:
         return Verdict(float(valid[2]))
     except ValueError:

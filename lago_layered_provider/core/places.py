@@ -8,6 +8,7 @@ this machine is decided where its provider is built (`Index.roots`).
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 import re
 from typing import List, Optional, Tuple
@@ -24,6 +25,17 @@ ARGUMENTS = {'file': 'root', 'http': 'baseurl'}
 
 _SCHEME = re.compile(r'([A-Za-z][A-Za-z0-9+.-]*)://')
 _WEB = re.compile(r'(https?://[^/?#]*)([^?#]*)', re.IGNORECASE)
+_USER = re.compile(r'(?<=://)[^/?#\s]*@')
+_WEB_USER = re.compile(r'(https?://)[^/?#\s]*@', re.IGNORECASE)
+_PASSWORD = re.compile(r'(://[^/?#\s:@]*):[^/?#\s]*@')
+_QUERY = re.compile(
+    r'(https?://[^\s?#\'"<>]*\?)(?!\.\.\.)([^\s\'"<>]*[^\s\'"<>:;,.)])',
+    re.IGNORECASE,
+)
+_ADDRESS = re.compile(
+    r'(https?)://(?:[^/?#]*@)?([^/?#]*)([^?#]*)(\?[^#]*)?', re.IGNORECASE
+)
+_PORTS = {'http': ':80', 'https': ':443'}
 _LOCAL = re.compile(r'file://(?:localhost)?(?=/)', re.IGNORECASE)
 
 
@@ -46,7 +58,7 @@ def find_places(
         found = [_resolve_source(spec, location)]
     except ValueError as error:
         raise errors.IndexFaults(
-            location, [f'source of type {spec.type}: {error}'],
+            hide_secrets(location), [f'source of type {spec.type}: {error}'],
             hint='Tell the admin of the repository.',
         ) from None
     faults: List[str] = []
@@ -64,6 +76,48 @@ def find_places(
         if place not in found:
             found.append(place)
     return tuple(found), tuple(faults)
+
+
+def hide_secrets(text: str) -> str:
+    """Return a text with all addresses in it as they may be shown.
+
+    Users, passwords and queries are left out; a few digits tell one query
+    from another one.
+    """
+    text = _WEB_USER.sub(r'\1', text)
+    text = _PASSWORD.sub(r'\1@', text)
+    return _QUERY.sub(lambda found: f'{found[1]}...{_mark(found[2])}', text)
+
+
+def without_user(url: str) -> str:
+    """Return a URL that can still be used, by who has a password."""
+    return _USER.sub('', url, 1)
+
+
+def _mark(secret: str) -> str:
+    data = secret.encode('utf-8', 'surrogatepass')
+    return hashlib.sha256(data).hexdigest()[:4]
+
+
+def identity_of(location: str) -> str:
+    """Return one spelling for all those of a URL, without its user."""
+    found = _ADDRESS.match(location)
+    if found is None:
+        return location
+    scheme, host = found[1].lower(), found[2].lower()
+    if host.endswith(_PORTS[scheme]):
+        host = host[:-len(_PORTS[scheme])]
+    path = re.sub('%([0-9A-Fa-f]{2})', _spell, found[3])
+    end = '/' if path.endswith('/') else ''
+    path = posixpath.normpath(f'/{path.lstrip("/")}').rstrip('/') + end
+    return f'{scheme}://{host}{path}{found[4] or ""}'
+
+
+def _spell(quoted: 're.Match[str]') -> str:
+    """Return a quoted character as it is spelled best (RFC 3986, 6.2.2)."""
+    char = chr(int(quoted[1], 16))
+    plain = re.match('[A-Za-z0-9._~-]', char)
+    return char if plain else quoted[0].upper()
 
 
 def signature_of(location: str) -> str:

@@ -18,9 +18,10 @@ import requests
 
 from .. import __version__
 from ..core.errors import TransferError
+from ..core.places import hide_secrets
 from ..transfer.ports import FileInfo
 from . import Document
-from .http_errors import hide_password, network, refuse
+from .http_errors import network, refuse
 from .http_headers import (
     find_validator,
     may_be_same,
@@ -77,8 +78,8 @@ class HttpProvider(LagoMethods):
         self._asked = NO_CACHE
 
     def locate(self, path: str) -> str:
-        """Return the URL of `path`, without a password."""
-        return hide_password(self._url(path))
+        """Return the URL of `path` as it may be shown."""
+        return hide_secrets(self._url(path))
 
     def stat(self, path: str) -> FileInfo:
         """Ask with HEAD, or GET where HEAD is not allowed."""
@@ -197,7 +198,7 @@ def fetch_document(
     Unlike images, documents are decoded when the server compresses them.
     """
     headers = dict(_HEADERS)
-    shown = hide_password(url)
+    shown = hide_secrets(url)
     if fresh:
         headers.update(NO_CACHE)
     if validator is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import re
 import socket
 import ssl
 import sys
@@ -43,11 +42,6 @@ _BAD_REQUESTS = (
 
 #: A connection that broke: kinds of `SSLError` that can heal.
 _TLS_BREAKS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
-
-
-def hide_password(url: str) -> str:
-    """Return an address without its user and password, right or wrong."""
-    return re.sub('(?<=://)[^/?#]*@', '', url, count=1)
 
 
 def _explain(

@@ -17,6 +17,8 @@ from .finding import File
 from .options import Options
 from .place import SIDECARS, SIGNATURE, Known, Place
 
+DAY_SECONDS = 86400
+
 
 @dataclass(frozen=True)
 class Before:
@@ -30,6 +32,8 @@ class Before:
         dropped: images whose published file is gone.
         faults: what is wrong with the index.
         body: the index as it is, None where there is none.
+        lifetime: seconds from its timestamp until it expires, None where it
+            does not; a later run gives it as many again.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Before:
     sources: Mapping[str, SourceSpec] = field(default_factory=dict)
     timestamp: float = 0
     body: Optional[bytes] = None
+    lifetime: Optional[float] = None
 
 
 def read_before(
@@ -69,11 +74,15 @@ def read_before(
             f'--name {options.name}: the repository is called {found.name}, '
             f'and who uses it knows it by that name'
         )
+    lifetime = None
+    if found.expires is not None and found.timestamp is not None:
+        lifetime = found.expires - found.timestamp
     reading = _Reading(place, found, files, known)
     faults += reading.faults
     return Before(
         found.name, reading.images, reading.listed, tuple(reading.dropped),
         tuple(faults), reading.sources, found.timestamp or 0, body,
+        lifetime,
     )
 
 
@@ -181,14 +190,20 @@ def write_index(
     }
     sources[before.name] = _our_source(options, before)
 
+    lifetime = before.lifetime
+    if options.valid_days is not None:
+        lifetime = options.valid_days * DAY_SECONDS
+
     def render(timestamp: float) -> bytes:
         return index_writing.render_document(index_writing.make_document(
-            before.name, sources, images.values(), timestamp
+            before.name, sources, images.values(), timestamp,
+            None if lifetime is None else timestamp + int(lifetime),
         ))
 
     body = render(before.timestamp)
-    if body != before.body:
-        # Clients that demand signatures refuse an index that seems older.
+    if body != before.body or lifetime is not None:
+        # Clients that demand signatures refuse an index that seems older,
+        # and one that expires is there to be made anew.
         body = render(max(int(time.time()), before.timestamp))
     replace_index(place, body, before.body, options.key)
     # Who has just read the old index still finds what it names; the next

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Dict, Iterator, Mapping, Optional
 
 from .. import lookup_read
@@ -38,6 +39,11 @@ def judge_signature(
         yield Finding(
             'signature-bad', 'the index is signed, but has no "timestamp": '
             'clients cannot tell an old one that is served again',
+        )
+    if index is not None and (index.expires or time.time()) < time.time():
+        yield Finding(
+            'signature-bad', 'the index has expired: clients that demand a '
+            'signature refuse it; sign it anew',
         )
     if not settings.keyring:
         yield Finding(

@@ -16,6 +16,7 @@ from ..core import errors, lint, lint_bases, lint_image
 from ..core.lint import Finding, Judged, Level, Name
 from ..core.lint_seen import Seen
 from ..core.model import Image
+from ..core.places import hide_secrets
 from ..index_reading import try_again
 from ..settings import Settings
 from ..sources import LOOKUP_THREADS
@@ -64,6 +65,18 @@ def lint_repository(
         location: path or URL of its index.
         advance: read every image to its end, and say how far that is.
     """
+    found = _lint(location, settings, advance)
+    return replace(
+        found, location=hide_secrets(location), findings=tuple(
+            replace(each, message=hide_secrets(each.message))
+            for each in found.findings
+        ),
+    )
+
+
+def _lint(
+    location: str, settings: Settings, advance: Optional[Advance]
+) -> Report:
     documents = read_documents(location, settings)
     for _ in range(TRIES):
         report = _judge(location, documents, settings, advance)

@@ -13,6 +13,7 @@ class Options:
     Attributes:
         compression: of new images, as an index gives it.
         key: the key of gpg that signs the index, None for no signature.
+        valid_days: how long the index counts from now on, None for ever.
     """
 
     name: Optional[str] = None
@@ -21,5 +22,6 @@ class Options:
     version: Optional[str] = None
     compression: Optional[str] = 'zst'
     key: Optional[str] = None
+    valid_days: Optional[float] = None
     bases: Mapping[str, str] = field(default_factory=dict)
     in_place: bool = False

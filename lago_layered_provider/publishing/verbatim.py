@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Optional, Tuple
 
 from ..core import errors, index, places
@@ -26,15 +27,18 @@ def read_verbatim(
     Raises:
         TransferError: it cannot be had.
     """
-    body = _read(found.location, index.MAX_INDEX_BYTES, settings)
+    location = found.origin or found.location
+    body = _read(location, index.MAX_INDEX_BYTES, settings)
     try:
-        if index.parse_index(body, found.location) != found:
+        if replace(
+            index.parse_index(body, found.location), origin=found.origin
+        ) != found:
             return None
     except errors.IndexFaults:
         return None
     try:
         signature = _read(
-            places.signature_of(found.location), MAX_SIGNATURE_BYTES, settings
+            places.signature_of(location), MAX_SIGNATURE_BYTES, settings
         )
     except errors.TransferError as error:
         if error.status != 404:

@@ -18,10 +18,20 @@ import zlib
 from dataclasses import dataclass
 from typing import BinaryIO, Iterable, List, Optional
 
+from ..core import places
+from ..tools.files import FILE_MODE
 from . import layout
 
 #: The first line is short: a URL, a validator, a signature.
 _MAX_HEAD_BYTES = 2**20
+
+#: For its owner alone.
+PRIVATE_MODE = 0o600
+
+#: What `places.hide_secrets` hides; in JSON a slash may have a backslash.
+_SECRET = re.compile(
+    rb'(?i:https?):(?:\\?/){2}(?:[^/?#\s"\\]*@|[^\s"?#]*\?)'
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,7 @@ def keep_index(
     """
     parts = [body, table or b'', signature or b'']
     head = json.dumps({
-        'url': _without_user(url),
+        'url': places.hide_secrets(places.identity_of(url)),
         'validator': validator,
         'fetched': time.time(),
         'lengths': [len(part) for part in parts],
@@ -67,9 +77,20 @@ def keep_index(
         paths.tree.write(
             _path(paths, url, signature is not None),
             b''.join((head.encode(), b'\n', *parts)),
+            mode=PRIVATE_MODE if _is_private(url, body) else FILE_MODE,
         )
     except OSError:
         pass
+
+
+def _is_private(url: str, body: bytes) -> bool:
+    """Tell whether an index is not for all that can read the store.
+
+    It came for a password, or holds addresses with one.
+    """
+    return (
+        places.hide_secrets(url) != url or _SECRET.search(body) is not None
+    )
 
 
 def kept_index(
@@ -89,7 +110,7 @@ def kept_index(
             )
         validator = head['validator']
         if (
-            head['url'] != _without_user(url)
+            head['url'] != places.hide_secrets(places.identity_of(url))
             or not isinstance(validator, (str, type(None)))
             or signed != bool(signature)
         ):
@@ -132,9 +153,5 @@ def _checksum(parts: Iterable[bytes]) -> int:
 
 
 def _path(paths: layout.Layout, url: str, signed: bool) -> str:
-    return paths.index(f'{url} signed' if signed else url)
-
-
-def _without_user(url: str) -> str:
-    """Return the URL without user and password: others read the store."""
-    return re.sub('//[^/@]*@', '//', url, count=1)
+    name = places.identity_of(url)
+    return paths.index(f'{name} signed' if signed else name)

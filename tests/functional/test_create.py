@@ -632,6 +632,13 @@ class Polling:
         assert self._process.returncode == 0, output[-3000:]
 
 
+def expiry(admin: Path) -> Optional[float]:
+    """Return for how many seconds an index counts, None for ever."""
+    index = json.loads((admin / 'repo.metadata').read_text())
+    end = index.get('expires')
+    return None if end is None else end - index['timestamp']
+
+
 def test_a_signed_repository(
     forest: Dict[str, DiskImage], admin: Path, signing: Signing,
     tmp_path: Path,
@@ -651,6 +658,17 @@ def test_a_signed_repository(
     said = tool.fail('create', admin)
     assert '--sign KEY' in said
     shutil.copy(admin / 'base.qcow2', admin / 'more.qcow2')
-    tool.run('create', admin, '--sign', 'admin@example.com')
+    sign = ('create', admin, '--sign', 'admin@example.com')
+    tool.run(*sign)
+    assert expiry(admin) is None
+    said = tool.fail('create', admin, '--valid-for', '3')
+    assert '--sign' in said
+    tool.run(*sign, '--valid-for', '3')
+    assert expiry(admin) == 3 * 86400
+    # It is made anew, for as long, by each run.
+    before = (admin / 'repo.metadata.asc').read_bytes()
+    tool.run(*sign)
+    assert expiry(admin) == 3 * 86400
+    assert (admin / 'repo.metadata.asc').read_bytes() != before
     box.run('destroy', '-y')
     init_well(box)

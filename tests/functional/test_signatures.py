@@ -115,7 +115,7 @@ class Repository:
 
     def write(
         self, user: Optional[str] = 'ann@example.com', *options: str,
-        timestamp: Optional[float] = OLD,
+        timestamp: Optional[float] = OLD, expires: Optional[float] = None,
     ) -> bytes:
         """Publish an index, signed by a user; return its bytes."""
         document: Dict[str, Any] = {
@@ -124,6 +124,8 @@ class Repository:
         }
         if timestamp is not None:
             document['timestamp'] = timestamp
+        if expires is not None:
+            document['expires'] = expires
         body = json.dumps(document).encode()
         self.path.write_bytes(body)
         # nginx makes ETags of the second and the size.
@@ -537,6 +539,60 @@ def test_not_rolled_back(
     read(repository.url, settings, store)
     repository.write(timestamp=after)
     assert read(repository.url, settings, store).timestamp == after
+
+
+def test_rolled_back_behind_another_spelling(
+    repository: Repository, settings: Settings, store: Store
+) -> None:
+    repository.write(timestamp=NEW)
+    read(repository.url, settings, store)
+    repository.write(timestamp=OLD)
+    other = repository.url.replace('/repo.', '//./repo.')
+    assert 'is older than the one' in refused(other, settings, store)
+
+
+# Expired
+
+#: Until when an index counts.
+PASSED, TO_COME = 1_700_000_002, 32_000_000_000
+
+
+def test_expired(
+    repository: Repository, settings: Settings, store: Store
+) -> None:
+    body = repository.write(expires=PASSED)
+    message = refused(repository.url, settings, store)
+    assert 'it counted until 2023-11-14 22:13:22 UTC' in message
+    assert read(repository.url, replace(settings, keyring=None)).expires
+    # As it was kept before, whether the server says that it is the same,
+    # says nothing, or is not asked.
+    store.keep_index(
+        repository.url, body, 'x', repository.signature.read_bytes()
+    )
+    assert 'expired' in refused(repository.url, settings, store)
+    offline = replace(settings, offline=True)
+    assert 'expired' in refused(repository.url, offline, store)
+    repository.server.stop()
+    with pytest.raises(errors.TransferError):
+        read(repository.url, settings, store)
+    repository.server.start()
+    # An older one is none, although the newer one has expired.
+    repository.write(timestamp=OLD - 1, expires=TO_COME)
+    assert 'is older' in refused(repository.url, settings, store)
+    repository.write(timestamp=NEW, expires=TO_COME)
+    assert read(repository.url, settings, store).expires == TO_COME
+    assert read(repository.url, offline, store).expires == TO_COME
+
+
+def test_an_index_that_does_not_say_when_it_expires(
+    repository: Repository, settings: Settings
+) -> None:
+    repository.write()
+    old = replace(settings, max_index_age=1)
+    assert 'until 2023-11-15 22:13:20' in refused(repository.url, old)
+    assert read(repository.url, replace(settings, max_index_age=10**6))
+    repository.write(expires=TO_COME)
+    assert read(repository.url, old)
 
 
 # By its name

@@ -9,7 +9,6 @@ from typing import Dict, List, Optional
 import pytest
 
 from lago_layered_provider.added_repositories import AddedRepositories
-from lago_layered_provider.commands.repositories import hide_password
 from lago_layered_provider.core import errors
 from lago_layered_provider.index_reading import Fetched
 from lago_layered_provider.repos_directory import Added, ReposDirectory
@@ -125,13 +124,3 @@ def test_a_failed_update_leaves_the_old_state(
 def names(directory: Path) -> List[str]:
     """Return what is in a directory."""
     return sorted(entry.name for entry in directory.iterdir())
-
-
-@pytest.mark.parametrize('url, shown', [
-    (URL, URL),
-    ('https://me:secret@example.com/x', 'https://me@example.com/x'),
-    ('ssh://git@example.com:22/x', 'ssh://git@example.com:22/x'),
-    ('git@example.com:x', 'git@example.com:x'),
-])
-def test_passwords_are_not_shown(url: str, shown: str) -> None:
-    assert hide_password(url) == shown

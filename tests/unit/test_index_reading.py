@@ -18,6 +18,7 @@ from lago_layered_provider.core.index import Index, parse_index
 from lago_layered_provider.core.wanted import Wanted
 from lago_layered_provider.index_reading import fetch_index, try_again
 from lago_layered_provider.providers import Document
+from lago_layered_provider.repositories import ByPath
 from lago_layered_provider.settings import Settings
 from lago_layered_provider.sources import Sources
 
@@ -150,3 +151,41 @@ def test_a_small_request_waits_as_the_server_wishes(
     assert slept == pauses
     assert list(told) == ['busy 0', 'busy 1']
     assert f'trying again in {pauses[0]:.1f} s' in told['busy 0']
+
+
+def test_an_address_is_used_as_it_is_and_shown_without_secrets(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = 'http://me:SECRET@host/a/repo.metadata?sig=SECRET'
+    asked: List[str] = []
+
+    def read(location: str, **_: Any) -> Document:
+        asked.append(location)
+        entry = {'source': 'web', 'handle': 'x', 'timestamp': 1}
+        return Document(json.dumps({
+            'name': 'lab',
+            'sources': {'web': {'type': 'http', 'args': {'baseurl': '.'}}},
+            'templates': {'a': {'versions': {'v1': entry}}},
+        }).encode(), None)
+
+    monkeypatch.setattr(providers, 'read_document', read)
+    sources = Sources([ByPath(url)], Settings(), lambda text: None)
+    image = sources.find(Wanted('a'))
+    assert asked == [url]
+    shown = [
+        image.location, sources.first().location,
+        fails(sources, 'b').message, ByPath(url).location,
+        sources.provider(image).locate('x'),
+    ]
+    assert not any('SECRET' in each for each in shown), shown
+    # Relative sources need the password as well.
+    provider: Any = sources.provider(image)
+    assert provider.baseurl == 'http://me:SECRET@host/a/'
+    # An environment names its repositories by what is shown of them.
+    assert sources.find(Wanted('a', repository=ByPath(url).location)) == image
+    assert sources.was_read(ByPath(url))
+
+
+def test_repositories_that_differ_in_their_query_are_two() -> None:
+    urls = [f'http://host/index?repo={name}' for name in 'ab']
+    assert len({ByPath(url).place for url in urls}) == 2

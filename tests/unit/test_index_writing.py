@@ -39,6 +39,6 @@ def test_round_trip(forest: Forest) -> None:
 
 def test_mirrors_are_kept() -> None:
     spec = SourceSpec('http', {'baseurl': 'http://a/'}, ('http://b/',))
-    data = render_document(make_document('lab', {'s': spec}, [], 1))
+    data = render_document(make_document('lab', {'s': spec}, [], 1, 2))
     assert parse_index(data, 'here').source('s') == spec
     assert parse_index(data, 'here').source('s') != replace(spec, mirrors=())

@@ -47,6 +47,9 @@ BAD = {
     'valid, but not good': (GOOD.replace('GOODSIG', 'X'), 'cannot be'),
     'two at once': (GOOD + GOOD, 'cannot be checked'),
     'in another form': (GOOD.replace('[GNUPG:] ', ''), 'cannot be checked'),
+    'SHA-1': (GOOD.replace(' 22 8 00', ' 22 2 00'), 'of Ann <ann@x> (43F7'),
+    'MD5': (GOOD.replace(' 22 8 00', ' 22 1 00'), 'of a weak digest'),
+    'no digest': (GOOD.replace(' 8 00 BC82311D', ''), 'cannot be checked'),
     'no time': (GOOD.replace(' 1795387817 0 4', ' x 0 4'), 'time of its'),
 }
 

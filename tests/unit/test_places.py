@@ -17,7 +17,8 @@ from lago_layered_provider.core.errors import (
 )
 from lago_layered_provider.core.index import Index, SourceSpec
 from lago_layered_provider.core.places import (
-    MAX_MIRRORS, find_places, signature_of,
+    MAX_MIRRORS, find_places, hide_secrets, identity_of, signature_of,
+    without_user,
 )
 from lago_layered_provider.providers import make_provider, open_places
 from lago_layered_provider.repositories import ByName, ByPath, mark_of
@@ -338,3 +339,62 @@ def test_nothing_relative_leads_out(
 ])
 def test_where_a_signature_is(location: str, expected: str) -> None:
     assert signature_of(location) == expected
+
+
+SHOWN = {
+    'http://me:SECRET@host:80/a/b': 'http://host:80/a/b',
+    'HTTPS://SECRET@host/a: HTTP 404': 'HTTPS://host/a: HTTP 404',
+    'http://[me:SECRET@host': 'http://host',
+    'ssh://git@host:22/x': 'ssh://git@host:22/x',
+    'ssh://git:SECRET@host/x': 'ssh://git@host/x',
+    'git@host:x and a@b.example': 'git@host:x and a@b.example',
+    'http://host/a/@b and /srv/a?b': 'http://host/a/@b and /srv/a?b',
+    'Is it "http://host/a?"': 'Is it "http://host/a?"',
+    'two: http://a:SECRET@x/, http://b:SECRET@y/':
+        'two: http://x/, http://y/',
+}
+
+
+@pytest.mark.parametrize('text', SHOWN)
+def test_secrets_are_hidden(text: str) -> None:
+    assert hide_secrets(text) == SHOWN[text]
+    assert hide_secrets(SHOWN[text]) == SHOWN[text]
+
+
+def test_queries_are_hidden_and_told_apart() -> None:
+    one, other = (
+        hide_secrets(f'(http://h/a?sig=SECRET{end}): no')
+        for end in ('', '&x=http://y/')
+    )
+    assert one.startswith('(http://h/a?...') and one.endswith('): no')
+    assert 'SECRET' not in one + other
+    assert one != other
+    assert hide_secrets(one) == one
+
+
+@given(st.text(max_size=30), st.text('SECRT?&=.', max_size=20))
+def test_hiding_twice_changes_nothing(text: str, query: str) -> None:
+    once = hide_secrets(f'{text}http://h/a?{query}{text}')
+    assert hide_secrets(once) == once
+
+
+@pytest.mark.parametrize('spelling', [
+    'http://Host/a/repo.metadata', 'HTTP://host:80/a/repo.metadata',
+    'http://host//a//repo.metadata', 'http://host/./a/b/../repo.metadata',
+    'http://me:pw@host/%61/repo%2emetadata', 'http://host/a/repo.metadata#x',
+])
+def test_one_identity_for_all_spellings(spelling: str) -> None:
+    assert identity_of(spelling) == 'http://host/a/repo.metadata'
+
+
+def test_other_indexes_have_other_identities() -> None:
+    others = [
+        'http://host/r', 'https://host/r', 'http://host:81/r',
+        'http://host/R', 'http://host/r?a', 'http://host/r?b',
+        'http://host/r/', 'http://host/%2Fr', '/srv/r', 'file:///srv/r',
+    ]
+    assert len({identity_of(each) for each in others}) == len(others)
+
+
+def test_a_url_without_its_user_can_be_used() -> None:
+    assert without_user('https://me:pw@h/a?b=c@d') == 'https://h/a?b=c@d'

@@ -179,6 +179,32 @@ def test_password_of_a_url_is_not_kept(store: Store) -> None:
     assert kept is not None and kept.url == url
 
 
+@pytest.mark.parametrize('url, body, mode', [
+    (URL, b'{}', 0o644),
+    ('http://user:secret@server/repo.metadata', b'{}', 0o600),
+    (f'{URL}?sig=secret', b'{}', 0o600),
+    (URL, b'{"baseurl": "http:\\/\\/me:secret@server\\/"}', 0o600),
+    (URL, b'{"baseurl": "https://server/x?sig=secret"}', 0o600),
+])
+def test_an_index_with_secrets_is_its_owners(
+    store: Store, url: str, body: bytes, mode: int
+) -> None:
+    before = os.umask(0o022)
+    try:
+        store.keep_index(url, body, None)
+    finally:
+        os.umask(before)
+    [path] = Path(store.root, '.layered/indexes').iterdir()
+    assert path.stat().st_mode & 0o777 == mode
+    assert b'secret' not in path.read_bytes().split(b'\n')[0]
+
+
+def test_spellings_of_a_url_share_their_index(store: Store) -> None:
+    store.keep_index('http://Server:80//a/repo.metadata', b'body', None)
+    kept = store.kept_index('http://server/a/./repo.metadata')
+    assert kept is not None and kept.body == b'body'
+
+
 def test_any_damage_makes_an_index_absent(store: Store) -> None:
     store.keep_index(URL, b'body', None, b'signature', b'table')
     [path] = Path(store.root, '.layered/indexes').iterdir()
