@@ -29,6 +29,7 @@ from tests.lab import (
     init_well, run,
 )
 from tests.lab.running import until
+from tests.lab.stores import leftovers
 
 Forest = Dict[str, DiskImage]
 
@@ -501,3 +502,17 @@ def test_garbage_in_the_place_of_an_environment(box: LagoSandbox) -> None:
     # Who says where environments are is believed, whatever their uuid.
     verb(box, 'prune', '--workdir', str(box.root))
     assert len(box.stored()) == 3
+
+
+def test_a_pull_clears_what_kills_have_left(box: LagoSandbox) -> None:
+    """Although there is nothing to fetch."""
+    partial = box.store / '.layered/partial'
+    # Of a commit, after its rename; of a removal, after its first step.
+    (partial / 'lab:nfs:v1.json').write_text('{}')
+    (box.store / 'lab:iscsi:v1').rename(partial / 'lab:iscsi:v1')
+    verb(box, 'pull', 'nfs')
+    assert leftovers(box.store) == []
+    assert [path.name for path in box.store.rglob('*iscsi*')] == [
+        'lab:iscsi:v1.lock'
+    ]
+    assert (box.store / 'lab:nfs:v1').exists()
