@@ -7,8 +7,6 @@ import functools
 import os
 from typing import Any, Optional, Sequence
 
-import lago.utils
-import yaml
 from lago.config import config
 from lago.plugins.output import DefaultOutFormatPlugin
 
@@ -16,6 +14,7 @@ from . import lago_init, lago_messages, lago_plugin
 from .commands import Context
 from .core import errors
 from .environment import Environment
+from .init_document import load_init_file
 from .repositories import ByPath
 from .repository import TemplateRepository
 from .store import Store
@@ -88,13 +87,9 @@ def _load(path: str) -> Any:
     os.environ['LAGO_INITFILE_PATH'] = os.path.dirname(os.path.abspath(path))
     try:
         with files.open_text(path) as stream:
-            return lago.utils.load_virt_stream(stream)
+            return load_init_file(stream, path, lago_messages.warn)
     except OSError as error:
         raise errors.IndexFaults(
             path, [f'cannot be read: {error.strerror}'],
             hint='Name an init file or templates.',
-        ) from None
-    except (ValueError, yaml.YAMLError) as error:
-        raise errors.IndexFaults(
-            path, [f'is neither JSON nor YAML: {error}']
         ) from None

@@ -184,6 +184,8 @@ def read_environment(
     """
     document = path or 'LagoInitFile'
     found = read_initfile(data, document, Lines(path).find)
+    for text in found.warnings:
+        given.warn(f'{document}: {text}')
     entries = _find_entries(found.repositories, document, repos_directory)
     order = search_order(given.repositories, entries.values(), default)
     if not order and (found.disks or found.layers):

@@ -10,12 +10,9 @@ import functools
 import shutil
 from typing import Any, Callable
 
-import lago.utils
-import yaml
-
 from . import screen
 from .core import errors
-from .lago_messages import as_lago_errors
+from .lago_messages import as_lago_errors, warn
 from .messages import fold
 
 #: Set on a prefix: the path of its init file.
@@ -158,6 +155,21 @@ def notice_move(from_prefix: Function) -> Function:
     return wrapper
 
 
+def load_init_file(load_virt_stream: Function) -> Function:
+    """Load an init file in the place of Lago."""
+    @functools.wraps(load_virt_stream)
+    @as_lago_errors
+    def wrapper(virt_fd: Any) -> Any:
+        from . import init_document
+
+        name = getattr(virt_fd, 'name', None)
+        return init_document.load_init_file(
+            virt_fd, name if isinstance(name, str) else 'LagoInitFile', warn
+        )
+
+    return wrapper
+
+
 def leave_no_half_prefix(virt_conf_from_stream: Function) -> Function:
     """Remove the prefix that a failed init leaves: the next one trips on it.
 
@@ -174,11 +186,6 @@ def leave_no_half_prefix(virt_conf_from_stream: Function) -> Function:
         ))
         try:
             return virt_conf_from_stream(prefix, conf_fd, *args, **kwargs)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            _remove_prefix(prefix)
-            raise lago.utils.LagoUserException(
-                f'The init file is neither JSON nor YAML: {error}'
-            ) from error
         except BaseException:
             _remove_prefix(prefix)
             raise

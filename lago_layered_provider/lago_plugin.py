@@ -159,6 +159,7 @@ def install() -> None:
     lago.templates.TemplateStore = make_template_store
     lago.templates.find_repo_by_name = find_repo_by_name
     prefix = lago.prefix.Prefix
+    _wrap(lago.utils, 'load_virt_stream', lago_hooks.load_init_file)
     _wrap(prefix, '_prepare_domains_images', lago_hooks.provide_templates)
     _wrap(prefix, '_handle_lago_template', lago_hooks.stand_on_template)
     _wrap(prefix, 'resolve_parent', lago_hooks.resolve_once)

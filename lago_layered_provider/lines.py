@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Optional, Tuple
 
 from .core.initfile import Way
 from .tools import files
@@ -28,19 +28,21 @@ class Lines:
                     self._root = yaml.compose(stream, yaml.SafeLoader)
             except (OSError, ValueError, yaml.YAMLError):
                 return None
-        node = self._root
+        node, line = self._root, getattr(self._root, 'start_mark', None)
         for step in way:
-            node = _child(node, step)
-        return None if node is None else int(node.start_mark.line) + 1
+            node, line = _child(node, step)
+        return None if line is None else int(line.line) + 1
 
 
-def _child(node: Any, step: object) -> Any:
+def _child(node: Any, step: object) -> Tuple[Any, Any]:
+    """Return a value, and where it begins: of one in a mapping, its key."""
     value = getattr(node, 'value', None)
     if not isinstance(value, list):
-        return None
+        return None, None
     if isinstance(step, int):
-        return value[step] if step < len(value) else None
+        found = value[step] if step < len(value) else None
+        return found, found and found.start_mark
     for pair in value:
         if isinstance(pair, tuple) and str(pair[0].value) == str(step):
-            return pair[1]
-    return None
+            return pair[1], pair[0].start_mark
+    return None, None

@@ -39,7 +39,7 @@ class TemplateRepository:
     ) -> None:
         self.repositories = tuple(repositories)
         self._read_settings = read_settings
-        self._warn = warn
+        self.warn = warn
         self._sources: Optional[Sources] = None
         self._only: Optional[str] = None
         self._pins: Pins = ()
@@ -57,7 +57,7 @@ class TemplateRepository:
         """
         if self._sources is None:
             self._sources = Sources(
-                self.repositories, self._read_settings(), self._warn, store,
+                self.repositories, self._read_settings(), self.warn, store,
                 keep,
             )
         return self._sources
@@ -67,7 +67,7 @@ class TemplateRepository:
     ) -> TemplateRepository:
         """Return the same for other repositories."""
         return TemplateRepository(
-            repositories, self._read_settings, self._warn
+            repositories, self._read_settings, self.warn
         )
 
     def only(

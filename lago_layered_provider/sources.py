@@ -22,6 +22,7 @@ from typing import (
 from .core import errors, places
 from .core.catalog import Catalog, IndexNeeded, Unread
 from .core.index import Index, SourceSpec
+from .core.json_text import describe
 from .core.model import Image, ImageRef
 from .core.wanted import Wanted
 from .index_reading import Warn, try_again
@@ -106,6 +107,8 @@ class Sources:
         except errors.LayeredError as error:
             self._answer_without(needed, error)
             raise
+        if index.doubled:
+            self.warn(f'{index.location}: {describe(index.doubled)}')
         self.catalog = self.catalog.with_index(needed.place, index)
 
     def _answer_without(

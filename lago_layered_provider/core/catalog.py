@@ -306,7 +306,7 @@ def _not_newer(image: Image, base: Base, found: Sequence[Image]) -> Image:
     """
     older = [one for one in found if one.timestamp <= image.timestamp]
     if older:
-        return max(older, key=lambda one: one.timestamp)
+        return max(older, key=lambda one: one.age)
     if len(found) == 1:
         return found[0]
     raise errors.AmbiguousBase(

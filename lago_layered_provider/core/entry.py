@@ -8,6 +8,7 @@ from typing import (
     Callable,
     Dict,
     Iterator,
+    List,
     Mapping,
     Optional,
     Tuple,
@@ -20,6 +21,12 @@ from .model import UNKNOWN, Base, Digest, Image, ImageRef, Unknown
 
 #: The end of the year 9999, in seconds since 1970.
 MAX_TIMESTAMP = 253402300799
+
+#: That a file can have.
+MAX_BYTES = 2**63 - 1
+
+#: Of the metadata: what is nested deeper cannot be written down again.
+MAX_DEPTH = 32
 
 T = TypeVar('T')
 
@@ -77,7 +84,10 @@ def strip_suffix(name: str) -> str:
 
 def read_size(value: object) -> int:
     """Return a number of bytes, above 0; else raise ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+    if (
+        isinstance(value, bool) or not isinstance(value, int)
+        or not 0 < value <= MAX_BYTES
+    ):
         raise ValueError(f'{model.show(value)} is not a number of bytes')
     return value
 
@@ -102,7 +112,15 @@ def _read_timestamp(value: object) -> float:
 def _read_mapping(value: object) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f'{model.show(value)} is not an object')
-    return value
+    layer: List[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        layer = [
+            inner for each in layer if isinstance(each, (dict, list))
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not layer:
+            return value
+    raise ValueError('is nested too deeply')
 
 
 def _or_null(read: Callable[[object], T]) -> Callable[[object], Optional[T]]:

@@ -9,15 +9,15 @@ where they stand (`index_scan`).
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field, replace
 from typing import (
-    Any, Iterator, List, Mapping, Optional, Sequence, Tuple, Union,
+    Any, Callable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union,
 )
 
-from . import entry, errors, formats, model
+from . import entry, errors, formats, json_text, model
 from .index_entries import Templates, Versions
+from .json_text import Doubled
 from .index_scan import SEARCHED, read_table, render_table, scan
 from .model import BaseDigest, BaseFile, Image, ImageRef
 
@@ -64,6 +64,7 @@ class Index:
             relative to it.
         clone: the directory of the git repository that it was cloned with,
             '' for none.
+        doubled: the keys that stand twice, as far as they were seen.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Index:
     expires: Optional[float] = None
     origin: str = ''
     clone: str = ''
+    doubled: Tuple[Doubled, ...] = field(default=(), compare=False)
 
     def roots(self, allowed: Sequence[str]) -> Optional[Tuple[str, ...]]:
         """Return the directories of this machine that it may use.
@@ -197,10 +199,16 @@ class Index:
 def _latest_first(pairs: List[Aged]) -> Iterator[Aged]:
     """Sort; mostly nobody asks for more than the first one."""
     if pairs:
-        latest = max(pairs)
+        age = max(age for age, _ in pairs)
+        latest = max(
+            (pair for pair in pairs if pair[0] == age),
+            key=lambda pair: model.age_of(*pair),
+        )
         yield latest
         pairs.remove(latest)
-        yield from sorted(pairs, reverse=True)
+        yield from sorted(
+            pairs, key=lambda pair: model.age_of(*pair), reverse=True
+        )
 
 
 def _shown(name: str) -> str:
@@ -213,10 +221,10 @@ def parse_index(data: bytes, location: str) -> Index:
     Raises:
         IndexFaults: the document as a whole cannot be used.
     """
-    document = parse_json(data, location)
+    document, doubled = parse_json(data, location, json_text.decode_noting)
     if not isinstance(document, dict):
         raise errors.IndexFaults(location, ['is not a JSON object'])
-    return _make_index(document, location)
+    return replace(_make_index(document, location), doubled=doubled)
 
 
 def open_index(
@@ -283,7 +291,10 @@ def _find_timestamp(document: Mapping[str, Any]) -> Optional[float]:
     return None if age < 0 else age
 
 
-def parse_json(data: bytes, location: str) -> Any:
+def parse_json(
+    data: bytes, location: str,
+    decode: Callable[[bytes], Any] = json_text.decode,
+) -> Any:
     """Read a JSON document.
 
     Raises:
@@ -295,7 +306,7 @@ def parse_json(data: bytes, location: str) -> Any:
             [f'is {len(data)} bytes; at most {MAX_INDEX_BYTES} are read'],
         )
     try:
-        return json.loads(data)
+        return decode(data)
     except RecursionError:
         fault = 'is nested too deeply'
     except ValueError as error:

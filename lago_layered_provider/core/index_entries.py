@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import bisect
 import itertools
-import json
 from typing import Any, Iterator, List, Mapping, Optional, Tuple
 
+from . import json_text
 from .index_scan import Table
 
 #: Template, version, and the entry as it stands.
@@ -112,5 +112,5 @@ class Templates(Mapping[str, Any]):
 
 def read_row(data: bytes, table: Table, row: int) -> Any:
     """Return the entry in a row of the table."""
-    found = json.loads(b'{%b}' % data[table.starts[row]:table.ends[row]])
+    found = json_text.decode(b'{%b}' % data[table.starts[row]:table.ends[row]])
     return found[table.versions[row]]

@@ -107,6 +107,8 @@ class _Scanner:
                 seen += 1
                 for template in self._members():
                     self._read_template(template)
+            elif key in self._table.head:
+                raise _Doubt
             else:
                 self._table.head[key] = self._value()
         _refuse_doubled(self._table.templates)

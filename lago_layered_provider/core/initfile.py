@@ -6,15 +6,19 @@ expanded here: variables and relative paths belong to whoever reads files.
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, replace
 from typing import (
     Any,
     Callable,
+    Collection,
+    Dict,
     Iterator,
     List,
     Mapping,
     Optional,
     Sequence,
+    Set,
     Tuple,
     Union,
 )
@@ -26,6 +30,21 @@ from .wanted import Wanted, parse_wanted
 Way = Tuple[Union[str, int], ...]
 
 REPOSITORIES = 'template-repo'
+
+#: Keys of a disk whose values are texts, whatever they look like.
+TEXTS = ('template_name', 'template_version')
+
+#: What Lago knows, and this package.
+TOP_KEYS = ('domains', 'nets', 'prototypes', REPOSITORIES)
+DISK_KEYS = (
+    'type', 'name', 'dev', 'format', 'size', 'path', 'url', 'metadata',
+    'build', 'make_a_copy', 'skip-export', 'template_type', REPOSITORIES,
+    *TEXTS,
+)
+#: In a message.
+SHOWN_NAMES = 8
+
+DISK_TYPES = ('template', 'empty', 'file')
 
 
 @dataclass(frozen=True)
@@ -68,6 +87,7 @@ class InitFile:
     repositories: Tuple[RepositoryEntry, ...]
     disks: Tuple[TemplateDisk, ...]
     layers: Tuple[LayerDisk, ...]
+    warnings: Tuple[str, ...] = ()
 
 
 def read_initfile(
@@ -85,6 +105,7 @@ def read_initfile(
         IndexFaults: it is not the form of a LagoInitFile; all faults.
     """
     reader = _Reader(find_line)
+    reader.judge_keys((), '', data, TOP_KEYS)
     repositories = reader.read_repositories(data)
     disks: List[TemplateDisk] = []
     layers: List[LayerDisk] = []
@@ -96,7 +117,26 @@ def read_initfile(
             layers.append(found)
     if reader.faults:
         raise errors.IndexFaults(document, reader.faults)
-    return InitFile(repositories, tuple(disks), tuple(layers))
+    return InitFile(
+        repositories, tuple(disks), tuple(layers), tuple(reader.warnings)
+    )
+
+
+def apply_prototypes(data: Any) -> Any:
+    """Put prototypes in the place of their names, as the first Lagos did.
+
+    JSON has no other way to say it.
+    """
+    domains, prototypes = (
+        data.get(key) if isinstance(data, dict) else None
+        for key in ('domains', 'prototypes')
+    )
+    if isinstance(domains, dict) and isinstance(prototypes, dict):
+        for spec in domains.values():
+            name = spec.get('based-on') if isinstance(spec, dict) else None
+            if isinstance(name, str) and name in prototypes:
+                spec['based-on'] = prototypes[name]
+    return data
 
 
 def read_repositories(
@@ -121,12 +161,28 @@ class _Reader:
 
     def __init__(self, find_line: Callable[[Way], Optional[int]]) -> None:
         self.faults: List[str] = []
+        self.warnings: List[str] = []
         self._find_line = find_line
+        self._judged: Set[int] = set()
 
     def fault(self, way: Way, text: str) -> None:
+        self.faults.append(f'{self._at(way)}{text}')
+
+    def _at(self, way: Way) -> str:
         line = self._find_line(way)
-        at = '' if line is None else f'line {line}: '
-        self.faults.append(f'{at}{text}')
+        return '' if line is None else f'line {line}: '
+
+    def judge_keys(
+        self, way: Way, where: str, data: object, known: Collection[str]
+    ) -> None:
+        """Warn of keys that look like one that was meant."""
+        for key in data if isinstance(data, Mapping) else ():
+            near = () if key in known else nearest(str(key), known)
+            if near:
+                self.warnings.append(
+                    f'{self._at((*way, str(key)))}{where}unknown key '
+                    f'{model.show(key)} is ignored; did you mean {near[0]}?'
+                )
 
     def read_repositories(self, data: object) -> Tuple[RepositoryEntry, ...]:
         if not isinstance(data, Mapping) or REPOSITORIES not in data:
@@ -193,10 +249,8 @@ class _Reader:
                 continue
             prototype = spec.get('based-on', {})
             if not isinstance(prototype, Mapping):
-                self.fault((*way, 'based-on'), (
-                    f'domain {name}: based-on is {prototype!r}; expected is '
-                    f'the prototype itself, in YAML an alias such as '
-                    f'*{prototype}'
+                self.fault((*way, 'based-on'), _unknown_prototype(
+                    f'domain {name}', prototype, data
                 ))
                 continue
             if 'disks' not in spec and 'disks' in prototype:
@@ -210,8 +264,43 @@ class _Reader:
                     f'domain {name}: "disks" is not a list of disks'
                 ))
                 continue
+            self._judge_disks(str(name), (*way, 'disks'), disks)
             for number, disk in enumerate(disks):
                 yield str(name), (*way, 'disks', number), disk
+
+    def _judge_disks(
+        self, domain: str, way: Way, disks: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Find what Lago trips on, or never looks at."""
+        if id(disks) in self._judged:
+            return  # of a prototype that several domains have
+        self._judged.add(id(disks))
+        seen: Dict[Tuple[object, ...], int] = {}
+        for number, disk in enumerate(disks):
+            where = f'domain {domain}, disk {disk.get("name", number + 1)}: '
+            at = (*way, number)
+            self.judge_keys(at, where, disk, DISK_KEYS)
+            kind = disk.get('type')
+            if kind not in DISK_TYPES:
+                near = nearest(str(kind), DISK_TYPES)
+                self.fault((*at, 'type') if kind else at, (
+                    f'{where}type is {model.show(kind)}, expected is one of '
+                    f'{", ".join(DISK_TYPES)}'
+                    + (f'; did you mean {near[0]}?' if near else '')
+                ))
+            for key, value in (
+                # The name of its file; one of type `file` has its own.
+                ('name', (disk.get('name'), disk.get('format'))),
+                ('dev', disk.get('dev')),
+            ):
+                if disk.get(key) is None or key == 'name' and kind == 'file':
+                    continue
+                first = seen.setdefault((key, str(value)), number)
+                if first != number:
+                    self.fault((*at, key), (
+                        f'{where}{key} {model.show(disk[key])} is that of '
+                        f'disk {first + 1} of this domain, too'
+                    ))
 
     def read_disk(
         self,
@@ -273,6 +362,28 @@ def read_wanted(
             f'{REPOSITORIES} says {repository}'
         )
     return replace(wanted, repository=repository)
+
+
+def nearest(name: str, known: Collection[str]) -> List[str]:
+    """Return the names that may have been meant, the nearest first."""
+    return difflib.get_close_matches(name, known, cutoff=0.8)
+
+
+def _unknown_prototype(where: str, name: object, data: object) -> str:
+    known = data.get('prototypes') if isinstance(data, Mapping) else None
+    if isinstance(name, str) and isinstance(known, Mapping) and known:
+        names = list(map(str, known))
+        near = nearest(name, names)
+        return (
+            f'{where}: based-on is {model.show(name)}; prototypes has '
+            + ', '.join(names[:SHOWN_NAMES])
+            + (' and more' if len(names) > SHOWN_NAMES else '')
+            + (f'; did you mean {near[0]}?' if near else '')
+        )
+    return (
+        f'{where}: based-on is {model.show(name)}; expected is the name of '
+        f'one of "prototypes", or in YAML an alias such as *{name}'
+    )
 
 
 def _read_path(disk: Mapping[str, Any]) -> str:

@@ -34,7 +34,7 @@ class Library:
                 image for image in self.images.values()
                 if image.ref.template == template
             ),
-            key=lambda image: (image.timestamp, image.ref), default=None,
+            key=lambda image: image.age, default=None,
         )
 
 

@@ -6,16 +6,16 @@ Nothing here asks a source; `lint_bases` judges what stands on what, and
 
 from __future__ import annotations
 
-import collections
 import enum
-import json
+import heapq
 from dataclasses import dataclass, field
 from typing import (
-    Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple,
+    Callable, Dict, Iterator, List, Mapping, Optional, Tuple,
 )
 
 from . import entry, errors, index, model
 from .index import Index
+from .json_text import Doubled
 from .model import Image
 
 
@@ -40,6 +40,7 @@ LEVELS: Mapping[str, Level] = {
     'duplicate-key': Level.ERROR,
     'template-empty': Level.WARNING,
     'timestamp-ahead': Level.WARNING,
+    'timestamp-equal': Level.WARNING,
     'signature-missing': Level.ERROR,
     'signature-bad': Level.ERROR,
     'signature-unchecked': Level.NOTE,
@@ -98,6 +99,9 @@ LEVELS: Mapping[str, Level] = {
 #: A server's clock may be ahead of ours by so many seconds.
 CLOCK_SECONDS = 86400
 
+#: Names in a message.
+SHOWN = 4
+
 #: (template, version)
 Name = Tuple[str, str]
 
@@ -152,7 +156,7 @@ def judge_index(
         ))
     faulty_sources = list(_judge_sources(found))
     said = frozenset(each.message for each in faulty_sources)
-    findings = [*_find_doubled(data), *faulty_sources]
+    findings = [*map(_judge_doubled, found.doubled), *faulty_sources]
     if (found.timestamp or 0) > now + CLOCK_SECONDS:
         findings.append(Finding(
             'timestamp-ahead',
@@ -174,7 +178,27 @@ def judge_index(
                 continue
             images[template, version] = image
             findings += _judge_name(image, now, refuse_name)
-    return Judged(found, images, tuple(findings))
+    return Judged(found, images, (*findings, *_judge_ages(images)))
+
+
+def _judge_ages(images: Mapping[Name, Image]) -> Iterator[Finding]:
+    """Find versions that only their names tell apart in age."""
+    same: Dict[Tuple[str, float], List[Image]] = {}
+    for image in images.values():
+        same.setdefault((image.ref.template, image.timestamp), []).append(
+            image
+        )
+    for (template, _), group in same.items():
+        if len(group) > 1:
+            names = [
+                each.ref.version
+                for each in heapq.nlargest(SHOWN, group, key=lambda i: i.age)
+            ]
+            more = ' and more' if len(group) > SHOWN else ''
+            yield Finding('timestamp-equal', (
+                f'template {template}: {", ".join(names)}{more} have the '
+                f'same timestamp; {names[0]} counts as the newest of them'
+            ))
 
 
 def _judge_sources(found: Index) -> Iterator[Finding]:
@@ -251,34 +275,8 @@ def judge_facts(image: Image) -> Iterator[Finding]:
         )
 
 
-def _find_doubled(data: bytes) -> List[Finding]:
-    """Find keys that stand twice in an object: all but the last are lost."""
-    doubled: Dict[int, List[str]] = {}
-    kept: List[Any] = []
-
-    def make(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
-            counts = collections.Counter(key for key, _ in pairs)
-            doubled[id(made)] = [key for key in counts if counts[key] > 1]
-            kept.append(made)  # its id must not be used again
-        return made
-
-    document = json.loads(data, object_pairs_hook=make)
-    if not doubled:
-        return []
-    findings = []
-    todo: List[Tuple[str, Any]] = [('', document)]
-    while todo:
-        place, value = todo.pop()
-        for key in doubled.get(id(value), ()):
-            findings.append(Finding(
-                'duplicate-key',
-                f'{place or "the document"}: {model.show(key)} stands there '
-                f'more than once, and only the last one counts',
-            ))
-        inner = value.items() if isinstance(value, dict) else (
-            enumerate(value) if isinstance(value, list) else ()
-        )
-        todo.extend((f'{place}/{key}', each) for key, each in inner)
-    return findings
+def _judge_doubled(doubled: Doubled) -> Finding:
+    return Finding('duplicate-key', (
+        f'{doubled.place}: {model.show(doubled.key)} stands there more than '
+        f'once, in {doubled.where}, and only the last one counts'
+    ))

@@ -15,7 +15,7 @@ from . import entry
 from .index import Index
 from .lint import Finding, Name
 from .model import (
-    Base, BaseDigest, BaseFile, BaseName, Image, Unknown,
+    Age, Base, BaseDigest, BaseFile, BaseName, Image, Unknown,
 )
 from .resolve import MAX_CHAIN_DEPTH
 from .wanted import Wanted
@@ -23,6 +23,9 @@ from .wanted import Wanted
 #: Names in a message.
 SHOWN_NAMES = 4
 SHOWN_PATH = 40
+
+#: In an `Age`: behind all versions.
+LAST = (('\U0010ffff', 0, ''),)
 
 
 class NoBase(Exception):
@@ -46,7 +49,7 @@ class Bases:
         self._images = images
         self._files: Dict[str, List[Name]] = collections.defaultdict(list)
         self._digests: Dict[str, List[Name]] = collections.defaultdict(list)
-        self._ages: Dict[str, List[Tuple[float, str]]] = (
+        self._ages: Dict[str, List[Age]] = (
             collections.defaultdict(list)
         )
         for template, version, raw in index.entries():
@@ -57,8 +60,8 @@ class Bases:
             if 'sha512' in raw:
                 digest = str(raw['sha512']).strip().lower()
                 self._digests[digest].append((template, version))
-        for (template, version), image in images.items():
-            self._ages[template].append((image.timestamp, version))
+        for (template, _), image in images.items():
+            self._ages[template].append(image.age)
         for ages in self._ages.values():
             ages.sort()
 
@@ -123,12 +126,12 @@ class Bases:
         template = base.template
         ages = self._ages.get(template, [])
         own = image.ref.version if template == image.ref.template else None
-        at = bisect.bisect_right(ages, (image.timestamp, '\U0010ffff'))
-        for _, version in reversed(ages[max(at - 2, 0):at]):
+        at = bisect.bisect_right(ages, (image.timestamp, LAST, ''))
+        for _, _, version in reversed(ages[max(at - 2, 0):at]):
             if version != own:
                 return self._images[template, version]
         newer = [
-            version for _, version in ages[at:at + SHOWN_NAMES + 1]
+            version for _, _, version in ages[at:at + SHOWN_NAMES + 1]
             if version != own
         ]
         if len(newer) > 1:
@@ -150,7 +153,7 @@ class Bases:
             return self._get(names[0])
         older = [one for one in found if one.timestamp <= image.timestamp]
         if older:
-            return max(older, key=lambda one: one.timestamp)
+            return max(older, key=lambda one: one.age)
         if len(found) == 1:
             return found[0]
         raise _ambiguous(base, sorted(one.ref.short for one in found))

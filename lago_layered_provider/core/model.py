@@ -98,6 +98,22 @@ def check_handle(handle: object) -> str:
     return handle
 
 
+Age = Tuple[float, Tuple[Tuple[str, int, str], ...], str]
+
+
+def age_of(timestamp: float, version: str) -> Age:
+    """Return what sorts the versions of a template, the newest last.
+
+    Between equal timestamps natural order decides: v1.9 before v1.10.
+    """
+    parts = []
+    for text, digits in re.findall(r'([^0-9]+)|([0-9]+)', version):
+        # As text: it may have any number of digits.
+        number = digits.lstrip('0')
+        parts.append((text, len(number), number))
+    return timestamp, tuple(parts), version
+
+
 @dataclass(frozen=True, order=True)
 class ImageRef:
     """The name of an image; its text is Lago's file name in the store."""
@@ -208,6 +224,11 @@ class Image:
     def key(self) -> Tuple[str, ImageRef]:
         """Tell it from the images of a repository that has the same name."""
         return self.location, self.ref
+
+    @property
+    def age(self) -> Age:
+        """It sorts images by their timestamps, and then by versions."""
+        return age_of(self.timestamp, self.ref.version)
 
     @property
     def digest(self) -> Optional[Digest]:

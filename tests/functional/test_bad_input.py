@@ -695,8 +695,23 @@ def disk(**keys: Any) -> Dict[str, Any]:
 
 ENVIRONMENTS = [
     Case('not-yaml', write_init_file('domains: [\n'), (
-        'The init file is neither JSON nor YAML', 'LagoInitFile', 'line ',
+        'LagoInitFile: is neither JSON nor YAML', 'line ',
     )),
+    Case('aliases', write_init_file(
+        'a: &a [x]\n' + ''.join(
+            f'{name}: &{name} [{", ".join([f"*{below}"] * 9)}]\n'
+            for below, name in zip('abcdefghi', 'bcdefghij')
+        )
+    ), ('LagoInitFile', 'aliases stand for'), again=False),
+    Case('nested', write_init_file('[' * 9999), (
+        'LagoInitFile: is nested too deeply',
+    ), again=False),
+    Case('long-number', write_init_file(f'a: {"9" * 5000}'), (
+        'LagoInitFile: line 1: a number of 5000 characters',
+    ), again=False),
+    Case('disk-type', edit_init_file(domains=disk(type='templat')), (
+        "type is 'templat'", 'did you mean template?',
+    ), again=False),
     Case('text', write_init_file('hello\n'), ('"domains"', ), again=False),
     Case('empty', write_init_file(''), ('"domains"', ), again=False),
     Case('no-domains', write_init_file('nets: {}\n'), (
@@ -708,7 +723,7 @@ ENVIRONMENTS = [
     Case('no-template-name', edit_init_file(domains=disk()), (
         'LagoInitFile', 'domain vm0, disk root', 'template_name is missing',
     )),
-    Case('template-number', edit_init_file(domains=disk(template_name=7)), (
+    Case('template-number', edit_init_file(domains=disk(template_name=[7])), (
         'LagoInitFile', 'domain vm0, disk root', 'template_name',
     ), again=False),
     Case('jobs', setting('jobs', 0), (

@@ -10,13 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_layered_provider.core.entry import parse_base, strip_suffix
+from lago_layered_provider.core.entry import (
+    MAX_DEPTH, parse_base, strip_suffix,
+)
 from lago_layered_provider.core.errors import IndexFaults
 from lago_layered_provider.core.index import (
+    LARGE_BYTES,
     MAX_INDEX_BYTES,
     Index,
+    open_index,
     parse_index,
 )
+from lago_layered_provider.core.json_text import describe
 from lago_layered_provider.core.model import (
     UNKNOWN,
     BaseDigest,
@@ -483,3 +488,109 @@ def test_one_faulty_entry(case: Tuple[Forest, str, List[str]]) -> None:
         assert word in str(caught.value)
     for name in set(forest.bases) - {victim}:
         assert index.image(*name.split(':')).ref.short == name
+
+
+@pytest.mark.parametrize('names', [
+    ['v1.9', 'v1.10'], ['9', '10'], ['1.2', '1.10', '1.10.1'], ['v', 'v0'],
+    ['v1-rc9', 'v1-rc10'], ['2023.12.1', '2024.1.1'], ['9' * 4999, '9' * 5000],
+    ['v01', 'v1'],
+])
+def test_natural_order_between_equal_timestamps(names: List[str]) -> None:
+    for order in (names, names[::-1]):
+        found = make_index({
+            name: {'source': 'main', 'handle': 'x', 'timestamp': 7}
+            for name in order
+        })
+        images = list(found.newest_first('el7'))
+        assert [each.ref.version for each in images] == names[::-1]
+        assert max(images, key=lambda each: each.age) is images[0]
+
+
+def make_index(versions: Dict[str, Any]) -> Index:
+    return parse_index(json.dumps({
+        'name': 'office', 'sources': {'main': {'type': 'http'}},
+        'templates': {'el7': {'versions': versions}},
+    }).encode(), 'LOCATION')
+
+
+def test_the_timestamp_comes_first() -> None:
+    found = make_index({
+        name: {'source': 'main', 'handle': 'x', 'timestamp': timestamp}
+        for name, timestamp in (('v1.9', 8), ('v1.10', 7), ('v2', 1))
+    })
+    assert [each.ref.version for each in found.newest_first('el7')] == [
+        'v1.9', 'v1.10', 'v2'
+    ]
+
+
+@pytest.mark.parametrize('value', [
+    '9' * 5000, '9' * 399, '-' + '9' * 9999, '1e999', '9223372036854775808',
+])
+@pytest.mark.parametrize('key', ['size', 'timestamp', 'virtual_size'])
+def test_a_long_number_spoils_its_entry_only(key: str, value: str) -> None:
+    data = (
+        '{"name": "office", "sources": {"main": {"type": "http"}}, "x": %s,'
+        '"templates": {"el7": {"versions": {"good": %s, "bad": %s}}}}'
+    ) % (value, *(
+        '{"source": "main", "handle": "x", "timestamp": 1, "%s": %s}' % (
+            key, number
+        ) for number in ('7', value)
+    ))
+    for found in (
+        parse_index(data.encode(), 'LOCATION'),
+        open_index(pad(data), 'LOCATION'),
+    ):
+        assert found.image('el7', 'good')
+        with pytest.raises(IndexFaults, match=f'{key}: ') as caught:
+            found.image('el7', 'bad')
+        assert len(str(caught.value)) < 300
+
+
+def pad(data: str) -> bytes:
+    """Make a large index of one: its entries are read one by one."""
+    return data.encode() + b' ' * LARGE_BYTES
+
+
+def test_deep_metadata_spoils_its_entry_only() -> None:
+    def nested(depth: int) -> Any:
+        value: Any = 'x'
+        for number in range(depth):
+            value = {'a': value} if number % 2 else [value]
+        return value
+
+    found = make_index({
+        name: {'source': 'main', 'handle': 'x', 'timestamp': 1,
+               'metadata': {'a': nested(depth)}}
+        for name, depth in (('good', MAX_DEPTH - 2), ('bad', MAX_DEPTH))
+    })
+    assert found.image('el7', 'good')
+    with pytest.raises(IndexFaults, match='metadata: is nested too deeply'):
+        found.image('el7', 'bad')
+
+
+def test_names_that_stand_twice_are_known_with_their_lines() -> None:
+    data = (
+        '{"name": "office", "templates": {\n"a": {"versions": {}},\n'
+        '"b": {"versions": {"v1": 1,\n\n"v1": 2}},\n"a": 7}}'
+    )
+    for found in (
+        parse_index(data.encode(), 'LOCATION'),
+        open_index(pad(data), 'LOCATION'),
+    ):
+        assert [
+            (each.place, each.key, each.where) for each in found.doubled
+        ] == [
+            ('/templates/b/versions', 'v1', 'lines 3 and 5'),
+            ('/templates', 'a', 'lines 2 and 6'),
+        ]
+    assert make_index({}).doubled == ()
+
+
+def test_a_message_of_thousands_of_names_is_short() -> None:
+    names = ', '.join('"a": %d' % number for number in range(5000))
+    found = parse_index((
+        '{"name": "office", "x": [%s]}' % ', '.join(['{%s}' % names] * 20)
+    ).encode(), 'LOCATION')
+    assert len(found.doubled) == 20
+    said = describe(found.doubled)
+    assert '/x/3' in said and '16 more' in said and len(said) < 400

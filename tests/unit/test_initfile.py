@@ -22,7 +22,7 @@ Found = List[Tuple[str, str, str, Optional[str]]]
 
 def disk(template: str = 'el7', **keys: Any) -> Dict[str, Any]:
     return {
-        'type': 'template', 'name': 'root', 'dev': 'vda', 'format': 'qcow2',
+        'type': 'template', 'name': 'root', 'format': 'qcow2',
         'template_name': template, **keys,
     }
 
@@ -31,6 +31,7 @@ def vm(*disks: Dict[str, Any], **keys: Any) -> Dict[str, Any]:
     return {'memory': 512, 'disks': list(disks), **keys}
 
 
+TYPO = vm(disk(formt='raw'))
 PROTOTYPE = vm(disk('el7', template_version='v1'))
 
 FOUND: Dict[str, Tuple[Any, Found]] = {
@@ -64,7 +65,7 @@ FOUND: Dict[str, Tuple[Any, Found]] = {
         {'domains': {'vm0': vm(
             {'type': 'empty', 'name': 'data', 'size': '1G'},
             {'type': 'file', 'path': '/x', 'name': 'iso'},
-            disk(template_type='qcow2', path='/x.qcow2'),
+            disk(template_type='qcow2', path='/x.qcow2', name='own'),
             disk('el7', template_type='lago'),
         )}},
         [('vm0', 'root', 'el7', None)],
@@ -112,6 +113,30 @@ FAULTY: Dict[str, Tuple[Any, List[str]]] = {
     ),
     'prototype by name': (
         {'domains': {'vm0': {'based-on': 'big'}}}, ["'big'", '*big'],
+    ),
+    'prototype by another name': (
+        {'domains': {'vm0': {'based-on': 'host'}},
+         'prototypes': {'hosts': {}, 'engine': {}}},
+        ["'host'", 'prototypes has hosts, engine; did you mean hosts?'],
+    ),
+    'a type that is none': (
+        {'domains': {'vm0': vm({**disk(), 'type': 'templat'})}},
+        ["domain vm0, disk root: type is 'templat'", 'mean template?'],
+    ),
+    'no type': (
+        {'domains': {'vm0': vm({'name': 'root'})}},
+        ['disk root: type is None, expected is one of template, empty'],
+    ),
+    'two disks of one name': (
+        {'domains': {'vm0': vm(disk(), disk(dev='vdb'))}},
+        ["disk root: name 'root' is that of disk 1 of this domain, too"],
+    ),
+    'two disks at one place': (
+        {'domains': {'vm0': vm(
+            disk(dev='vda'), disk(name='b', dev='vdb'),
+            {'type': 'file', 'name': 'c', 'dev': 'vda', 'path': '/x'},
+        )}},
+        ["disk c: dev 'vda' is that of disk 1 of this domain, too"],
     ),
     'all at once': (
         {'domains': {
@@ -259,7 +284,7 @@ def test_what_a_disk_cannot_want(
 ) -> None:
     with pytest.raises(IndexFaults) as caught:
         read_initfile({
-            'domains': {'vm0': vm(disk(), one)},
+            'domains': {'vm0': vm(disk(name='other'), one)},
             'template-repo': [URL, 'b.json'],
         })
     assert len(caught.value.faults) == 1
@@ -270,7 +295,7 @@ def test_what_a_disk_cannot_want(
 def test_disks_on_files() -> None:
     one = {'type': 'template', 'template_type': 'qcow2', 'name': 'root',
            'path': '$LAGO_INITFILE_PATH/x.qcow2', 'template-repo': 'office'}
-    found = read_initfile({'domains': {'vm0': vm(one, disk())}})
+    found = read_initfile({'domains': {'vm0': vm(one, disk(name='other'))}})
     assert found.layers == (
         LayerDisk('vm0', 'root', '$LAGO_INITFILE_PATH/x.qcow2', 'office'),
     )
@@ -290,3 +315,50 @@ def test_any_data(data: Any) -> None:
             read_initfile(document)
         except IndexFaults as error:
             assert error.faults
+
+
+WARNED: Dict[str, Tuple[Any, List[str]]] = {
+    'nothing': ({'x-mine': 1, 'prototypes': {}, 'nets': {}}, []),
+    'repositories': (
+        {'template_repo': 'x'},
+        ["unknown key 'template_repo' is ignored; did you mean "
+         "template-repo?"],
+    ),
+    'nets': ({'net': {}}, [
+        "unknown key 'net' is ignored; did you mean nets?"
+    ]),
+    'a version': (
+        {'domains': {'vm0': vm(disk(template_versoin='v1', comment='x'))}},
+        ["domain vm0, disk root: unknown key 'template_versoin' is ignored; "
+         "did you mean template_version?"],
+    ),
+    'once for a prototype of several': (
+        {'domains': {name: {'based-on': TYPO} for name in 'abc'}},
+        ["domain a, disk root: unknown key 'formt' is ignored; did you mean "
+         "format?"],
+    ),
+}
+
+
+@pytest.mark.parametrize('data, expected', WARNED.values(), ids=WARNED)
+def test_keys_that_nobody_reads(data: Any, expected: List[str]) -> None:
+    found = read_initfile({'domains': {}, **data})
+    assert list(found.warnings) == expected
+
+
+def test_a_key_that_nobody_reads_has_its_line() -> None:
+    places: Dict[Way, int] = {('template_repo',): 3}
+    found = read_initfile(
+        {'domains': {}, 'template_repo': 'x'}, 'x',
+        lambda way: places.get(way),
+    )
+    assert found.warnings[0].startswith('line 3: unknown key')
+
+
+def test_two_files_of_one_name() -> None:
+    """Lago calls the file of a disk NAME.FORMAT."""
+    read_initfile({'domains': {'vm0': vm(
+        disk(), disk(format='raw', dev='vdb'),
+        {'type': 'file', 'name': 'root', 'path': '/x'},
+        {'type': 'file', 'name': 'root', 'path': '/y'},
+    ), 'vm1': vm(disk())}})

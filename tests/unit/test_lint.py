@@ -167,11 +167,13 @@ TABLE: Mapping[str, Tuple[Any, Set[Tuple[str, Optional[str]]]]] = {
     'as deep as it may be': (
         document(**{f'a__{number}': entry(
             f'{number}', base=f'a:{number - 1}' if number else None,
+            timestamp=100 + number,
         ) for number in range(MAX_CHAIN_DEPTH)}), set(),
     ),
     'too deep, and more above': (
         document(**{f'a__{number}': entry(
             f'{number}', base=f'a:{number - 1}' if number else None,
+            timestamp=100 + number,
         ) for number in range(MAX_CHAIN_DEPTH + 3)}),
         {('base-too-deep', f'a:{MAX_CHAIN_DEPTH}')},
     ),
@@ -179,7 +181,7 @@ TABLE: Mapping[str, Tuple[Any, Set[Tuple[str, Optional[str]]]]] = {
         document(base__v1=entry('x', timestamp=300),
                  base__v2=entry('y', timestamp=300),
                  nfs__v1=entry('nfs', base='base', timestamp=200)),
-        {('base-ambiguous', 'nfs:v1')},
+        {('base-ambiguous', 'nfs:v1'), ('timestamp-equal', None)},
     ),
     'a younger base': (
         document(base__v1=entry('base', timestamp=201), nfs__v1=NFS),
@@ -237,13 +239,26 @@ def test_the_whole_circle_is_named() -> None:
 
 def test_the_place_of_a_doubled_key_is_named() -> None:
     found = judge(
-        b'{"name": "lab", "templates": {"a": {"versions": {"v1": 1, "v1": '
-        b'2}}}}'
+        b'{"name": "lab", "templates": {"a": {"versions": {"v1": 1,\n'
+        b'"v1": 2}}}}'
     )[1]
     doubled = [each for each in found if each.code == 'duplicate-key']
     assert [each.message for each in doubled] == [
-        '/templates/a/versions: \'v1\' stands there more than once, and only '
-        'the last one counts',
+        '/templates/a/versions: \'v1\' stands there more than once, in lines '
+        '1 and 2, and only the last one counts',
+    ]
+
+
+def test_versions_of_one_age() -> None:
+    found = judge(json.dumps(document(**{
+        f'a__v{number}': entry(f'{number}', timestamp=100 + number % 2)
+        for number in range(0, 24, 2)
+    }, b__v1=entry('x', timestamp=100))).encode())[1]
+    assert [
+        each.message for each in found if each.code == 'timestamp-equal'
+    ] == [
+        'template a: v22, v20, v18, v16 and more have the same timestamp; '
+        'v22 counts as the newest of them',
     ]
 
 
