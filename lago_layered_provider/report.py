@@ -64,7 +64,7 @@ class Screen(Console):
         """Print; a terminal breaks no line within a word that fits."""
         if self.is_terminal:
             objects = tuple(
-                fold(each, columns=self.width) if isinstance(each, str)
+                fold(each, columns=self.width - 1) if isinstance(each, str)
                 else each for each in objects
             )
         super().print(*objects, **options)

@@ -115,6 +115,8 @@ class Bars(Lines):
     def end(self, name: str, outcome: str) -> None:
         if name in self._tasks:
             self._bars.remove_task(self._tasks.pop(name))
+            # What is printed above the bars draws them as they were last.
+            self.refresh()
         super().end(name, outcome)
 
     def refresh(self) -> None:

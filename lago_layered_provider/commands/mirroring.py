@@ -49,7 +49,7 @@ def find_index(location: str) -> str:
 
 def _print(done: Copy) -> None:
     count = len(done.new)
-    print(
+    report.make_console(sys.stdout).print(
         f'{count} image{"s" * (count != 1)} copied '
         f'({size_text(done.fetched)}), {done.present} here before; '
         f'{done.index}'
