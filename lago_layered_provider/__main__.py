@@ -113,6 +113,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     except errors.LayeredError as error:
         print(fold(hide_secrets(str(error)), 'Error: '), file=sys.stderr)
         return FAILED_STATUS
+    except MemoryError:
+        print(fold(str(errors.NotEnoughMemory()), 'Error: '), file=sys.stderr)
+        return FAILED_STATUS
 
 
 def _run(arguments: Optional[Sequence[str]]) -> int:

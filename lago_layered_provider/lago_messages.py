@@ -28,6 +28,10 @@ def as_lago_errors(function: Function) -> Function:
             raise lago.utils.LagoUserException(_show(error)) from error
         except errors.LayeredError as error:
             raise lago.utils.LagoException(_show(error)) from error
+        except MemoryError as error:
+            raise lago.utils.LagoException(
+                _show(errors.NotEnoughMemory())
+            ) from error
 
     return wrapper
 

@@ -216,7 +216,8 @@ class Sources:
         ]
         if not images:
             return []
-        from . import lookup, threads
+        from . import lookup
+        from .tools import threads
 
         todo = [image for image in images if not lookup.is_complete(image)]
         if self.settings.offline:

@@ -6,9 +6,10 @@ import os
 import sys
 from typing import Any, Dict, List, Sequence
 
-from .. import report, report_progress, report_verify, threads
+from .. import report, report_progress, report_verify
 from ..core.audit import State, Verdict, judge, select_names
 from ..store import Auditor, Usage
+from ..tools import threads
 from .context import FAILED_STATUS, Context
 
 #: Names in the one line that says what is damaged.

@@ -83,6 +83,21 @@ class NotEnoughSpace(LayeredError):
         super().__init__(message, hint=hint)
 
 
+class NotEnoughMemory(LayeredError):
+    """Memory, or a thread, cannot be had; `image` wanted it, if one did."""
+
+    def __init__(self, reason: str = '', *, image: str = '') -> None:
+        self.reason = reason
+        super().__init__(
+            (f'{image}: ' if image else '') + 'not enough memory'
+            + (f': {reason}' if reason else ''),
+            hint=(
+                'Allow more (ulimit -v, the limits of a container), or set '
+                'jobs and connections to 1. What was fetched is kept.'
+            ),
+        )
+
+
 class TransferError(LayeredError):
     """Bytes could not be had from a source.
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from .. import qemu_img, threads
+from .. import qemu_img
 from ..core import errors, publication
 from ..core.entry import strip_suffix
 from ..core.library import Library
 from ..core.model import NAME_PATTERN, Image
 from ..core.publication import Draft, Wishes
+from ..tools import threads
 from ..transfer.ports import Progress
 from . import finding, indexing
 from .content import read_original

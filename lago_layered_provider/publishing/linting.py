@@ -11,7 +11,6 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
-from .. import threads
 from ..core import errors, lint, lint_bases, lint_image
 from ..core.lint import Finding, Judged, Level, Name
 from ..core.lint_seen import Seen
@@ -21,6 +20,7 @@ from ..index_reading import try_again
 from ..settings import Settings
 from ..sources import LOOKUP_THREADS
 from ..store.layout import check_store_name
+from ..tools import threads
 from . import lint_documents
 from .documents import Documents, read_documents
 from .lint_sources import Source, judge_mirrors, open_sources

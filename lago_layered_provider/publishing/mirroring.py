@@ -14,7 +14,6 @@ import os
 from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from .. import threads
 from ..core import copies, errors, resolve
 from ..core.model import BaseName, Image
 from ..core.sizes import size_text
@@ -22,6 +21,7 @@ from ..core.wanted import Wanted
 from ..repositories import ByPath
 from ..settings import Settings
 from ..sources import Sources
+from ..tools import threads
 from ..tools.files import measure
 from ..tools.tree import remove_file
 from ..transfer.fetch import can_differ

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Callable, List, Optional, Sequence, Set
 
-from .. import threads
 from ..core.specs import Job
+from ..tools import threads
 
 
 def run_jobs(

@@ -8,7 +8,6 @@ import posixpath
 from dataclasses import replace
 from typing import Dict, List, Optional, Tuple
 
-from .. import threads
 from ..core import errors, index, places, virt_index, virt_sections
 from ..core.index import Index
 from ..core.lint import Level
@@ -18,7 +17,7 @@ from ..core.virt_index import Section
 from ..core.virt_sections import Offer
 from ..providers.file import FileProvider
 from ..sources import LOOKUP_THREADS
-from ..tools import files
+from ..tools import files, threads
 from ..tools.tree import read_file, write_file
 from .documents import INDEX_NAME, VIRT_NAME
 from .inspection import Inspector, Place

@@ -7,12 +7,14 @@ largest image comes first; the next one gets what it cannot use.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import Callable, Dict, Iterator, List, Optional, Protocol, Tuple
 
 from ..core.errors import TransferError
+from ..tools import threads
 from .claims import Run
 from .ports import Provider
 
@@ -61,10 +63,13 @@ class Connections:
 
     Args:
         limit: how many to each server.
+        lost: gets the error of a thread that could not say itself what
+            became of its run.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, lost: List[BaseException]) -> None:
         self._limit = limit
+        self._lost = lost
         self._changed = threading.Condition()
         self._servers: Dict[str, _Server] = {}
         self._closed = False
@@ -80,18 +85,20 @@ class Connections:
 
         Returns:
             what to call when it may want more than before.
+
+        Raises:
+            NotEnoughMemory: there is no thread to do it.
         """
         entry = (size, image)
         with self._changed:
             server = self._find(provider, path)
+            server.threads += len(threads.start(
+                functools.partial(self._serve, server),
+                server.limit - server.threads, 'connection',
+                needed=not server.threads,
+            ))
             server.images.append(entry)
             server.images.sort(key=lambda each: each[0], reverse=True)
-            while server.threads < server.limit:
-                server.threads += 1
-                threading.Thread(
-                    target=self._serve, args=(server,), daemon=True,
-                    name=f'connection-{server.threads}',
-                ).start()
             self._changed.notify_all()
         try:
             yield self._wake
@@ -149,21 +156,32 @@ class Connections:
         return self._servers.setdefault(name, _Server(self._limit))
 
     def _serve(self, server: _Server) -> None:
-        while True:
+        try:
+            while self._serve_one(server):
+                pass
+        except BaseException as error:
+            self._lost.append(error)
+        finally:
             with self._changed:
+                server.threads -= 1
+
+    def _serve_one(self, server: _Server) -> bool:
+        """Fetch a run when there is one; tell whether to go on."""
+        with self._changed:
+            found = self._choose(server)
+            while found is None:
+                if self._closed:
+                    return False
+                self._changed.wait(WAKE_SECONDS)
                 found = self._choose(server)
-                while found is None:
-                    if self._closed:
-                        return
-                    self._changed.wait(WAKE_SECONDS)
-                    found = self._choose(server)
-                server.busy += 1
-            image, run = found
-            crowded = True
-            try:
-                crowded = image.fetch(run, lambda: server.busy > 1)
-            finally:
-                self._give_back(server, crowded)
+            server.busy += 1
+        image, run = found
+        crowded = True
+        try:
+            crowded = image.fetch(run, lambda: server.busy > 1)
+        finally:
+            self._give_back(server, crowded)
+        return True
 
     def _choose(self, server: _Server) -> Optional[Tuple[Wanting, Run]]:
         if self._closed or server.busy + server.waiting >= server.limit:

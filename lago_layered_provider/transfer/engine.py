@@ -16,15 +16,13 @@ from typing import Callable, Dict, List, Mapping, Optional, Set
 
 from ..core import errors
 from ..core.plan import Layer, Plan
+from ..tools import threads
 from .fetch import Fetcher, Limits
 from .ports import Progress, Provider
 from .store_ports import Store
 
 #: Seconds that a stopped transfer waits for its threads; they are daemons.
 STOP_SECONDS = 5
-
-#: The longest time until a signal is noticed.
-SIGNAL_SECONDS = 0.5
 
 
 def carry_out(
@@ -46,21 +44,16 @@ def carry_out(
     """
     fetcher = Fetcher(plan, providers, store, limits, progress)
     work = _Work(plan, fetcher, store, limits, progress)
-    threads = [
-        threading.Thread(target=work.run, name=f'fetch-{n}', daemon=True)
-        for n in range(min(limits.jobs, len(plan.missing)))
-    ]
+    workers: List[threading.Thread] = []
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            # A signal that comes just before a wait is seen only after it.
-            while thread.is_alive():
-                thread.join(SIGNAL_SECONDS)
+        workers += threads.start(
+            work.run, min(limits.jobs, len(plan.missing)), 'fetch'
+        )
+        threads.join(workers)
     except BaseException:  # Ctrl-C, or SystemExit from a signal handler
         fetcher.stop()
-        for thread in filter(threading.Thread.is_alive, threads):
-            thread.join(STOP_SECONDS / len(threads))
+        for worker in filter(threading.Thread.is_alive, workers):
+            worker.join(STOP_SECONDS / len(workers))
         raise
     finally:
         fetcher.close()
@@ -126,6 +119,10 @@ class _Work:
         try:
             return step(layer)
         except BaseException as error:  # raised by `check`
+            if isinstance(error, (MemoryError, errors.NotEnoughMemory)):
+                error = errors.NotEnoughMemory(
+                    getattr(error, 'reason', ''), image=layer.name
+                )
             # What fails because the user stopped it is no news.
             if not self._fetcher.cancelled.is_set():
                 with self._lock:

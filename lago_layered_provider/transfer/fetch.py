@@ -79,7 +79,9 @@ class Fetcher:
             room=BlockRoom(limits.blocks, plan.room_left),
         )
         self.cancelled = self._shared.cancelled
-        self._connections = Connections(limits.connections)
+        self._connections = Connections(
+            limits.connections, self._shared.pool.lost
+        )
         for provider in providers.values():
             if isinstance(provider, Mirrors):
                 provider.tell = progress.note

@@ -106,5 +106,5 @@ class Jobs:
         """Let all jobs end, and wait until they have."""
         with self.changed:
             self.over = True
-            while self._active:
+            while self._active and not self._shared.pool.lost:
                 self.changed.wait(WAKE_SECONDS)

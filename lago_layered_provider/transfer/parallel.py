@@ -10,13 +10,15 @@ piece by piece.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import mmap
 import os
 import queue
 from collections import deque
 from dataclasses import dataclass
-from typing import Callable, Deque, Iterable, Iterator, Optional
+from typing import Callable, Deque, Iterable, Iterator, List, Optional
 
+from ..tools.threads import Workers
 from .decoders import Checkpoint
 from .units import PIECE_BYTES, CorruptStream, Unit
 from .xz_decoder import XzDecoder
@@ -28,6 +30,9 @@ LARGEST_BLOCK_BYTES = 17 << 20
 #: Blocks that may be in the pool or wait to be taken out of it. One more
 #: than processors keeps these busy.
 MOST_BLOCKS = 7
+
+#: How soon it is seen that a thread has lost what it did.
+WAKE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -43,31 +48,50 @@ class BlockPool:
 
     The buffers are used again and again: memory that is given back and taken
     anew for each block takes a fifth more processor time in all, and what
-    the allocator keeps of it is not bounded.
+    the allocator keeps of it is not bounded. Where there is little memory,
+    there are fewer of them, or none.
+
+    Attributes:
+        lost: errors of jobs that nobody else tells of; see `Workers`.
     """
 
     def __init__(self) -> None:
         processors = len(os.sched_getaffinity(0))
-        self._threads = concurrent.futures.ThreadPoolExecutor(
-            processors, thread_name_prefix='decode'
-        )
+        self._workers = Workers(processors, 'decode')
+        self.lost: List[BaseException] = self._workers.lost
         self._buffers: 'queue.SimpleQueue[mmap.mmap]' = queue.SimpleQueue()
-        for _ in range(min(processors + 1, MOST_BLOCKS)):
-            # Takes room when it is written for the first time.
-            self._buffers.put(mmap.mmap(-1, LARGEST_BLOCK_BYTES))
+        # list.pop needs no lock.
+        self._unmade = [None] * min(processors + 1, MOST_BLOCKS)
 
     def submit(self, unit: Unit, data: bytes) -> Optional[Running]:
         """Begin to decode a block; None when there is no buffer for it."""
-        try:
-            buffer = self._buffers.get_nowait()
-        except queue.Empty:
+        buffer = self._find_buffer()
+        if buffer is None:
             return None
+        found, future = buffer, concurrent.futures.Future[int]()
+
+        def decode() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(_decode_into(unit, data, found))
+                except BaseException as error:  # raised by `take`
+                    future.set_exception(error)
+
         try:
-            future = self._threads.submit(_decode_into, unit, data, buffer)
+            self._workers.submit(decode)
         except BaseException:
             self._buffers.put(buffer)
             raise
         return Running(future, buffer)
+
+    def _find_buffer(self) -> Optional[mmap.mmap]:
+        with contextlib.suppress(queue.Empty):
+            return self._buffers.get_nowait()
+        # IndexError: there are all; else there is no memory for one more.
+        with contextlib.suppress(IndexError, OSError, MemoryError):
+            self._unmade.pop()
+            return mmap.mmap(-1, LARGEST_BLOCK_BYTES)
+        return None
 
     def take(self, running: Running) -> Iterator[bytes]:
         """Yield what a block was decoded to, and give its buffer back.
@@ -76,6 +100,10 @@ class BlockPool:
             CorruptStream: it is damaged.
         """
         try:
+            while not running.future.done():
+                if self.lost:
+                    raise self.lost[0]
+                concurrent.futures.wait([running.future], WAKE_SECONDS)
             length = running.future.result()
             for start in range(0, length, PIECE_BYTES):
                 yield running.buffer[start:min(start + PIECE_BYTES, length)]
@@ -91,11 +119,15 @@ class BlockPool:
 
     def run(self, function: Callable[[], None]) -> None:
         """Call a function in one of the threads; it must not raise."""
-        self._threads.submit(function)
+        self._workers.submit(function)
 
     def close(self) -> None:
         """Let the threads end; they finish the block they are at."""
-        self._threads.shutdown(wait=False)
+        self._workers.close()
+
+    def join(self) -> None:
+        """Wait until they have ended, after `close`."""
+        self._workers.join()
 
 
 def _decode_into(unit: Unit, data: bytes, buffer: mmap.mmap) -> int:

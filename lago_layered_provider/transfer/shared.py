@@ -108,9 +108,16 @@ class Shared:
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     def check(self) -> None:
-        """Raise Cancelled when all shall end."""
+        """Raise Cancelled when all shall end.
+
+        Raises:
+            BaseException: of a thread that has lost what it did, which
+                somebody may be waiting for.
+        """
         if self.cancelled.is_set():
             raise errors.Cancelled('stopped')
+        if self.pool.lost:
+            raise self.pool.lost[0]
 
     def pause(self, seconds: float) -> None:
         """Wait; raise Cancelled when all shall end."""

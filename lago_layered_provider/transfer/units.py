@@ -26,6 +26,12 @@ ZSTD_WINDOW_LOG_MAX = 27
 #: what liblzma needs beside it.
 XZ_MEMORY_BYTES = 160 << 20
 
+#: What zlib and zstd say where Python's lzma raises MemoryError: Z_MEM_ERROR
+#: (zlib.h), ZSTD_error_memory_allocation.
+NO_MEMORY = (
+    'Error -4 ', 'Unable to decompress Zstandard data: Allocation error',
+)
+
 
 class CorruptStream(ValueError):
     """The file is damaged, truncated, or not of the announced kind."""
@@ -180,6 +186,8 @@ class Unit:
             return self._raw.decompress(data, self._piece_bytes)
         # EOFError: more was fed than the unit takes.
         except (self._error, EOFError) as error:
+            if str(error).startswith(NO_MEMORY):
+                raise MemoryError from error
             raise CorruptStream(f'damaged data: {error}') from error
 
 

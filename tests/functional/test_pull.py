@@ -98,3 +98,26 @@ def test_no_room(box: LagoSandbox) -> None:
     assert done.code == 2
     assert 'not enough room' in ' '.join(done.stderr.split())
     assert box.stored() == []
+
+
+@pytest.mark.parametrize('mebibytes', [250, 740])
+def test_little_memory(
+    mebibytes: int, forest: Forest, tmp_path: Path, server: Nginx
+) -> None:
+    """All of it, or one message; never a traceback, never without end."""
+    repo = Publisher(server.root, base_url=f'{server.url}/', compression='xz')
+    repo.add_forest(forest)
+    repo.write()
+    box = LagoSandbox(
+        tmp_path / 'box', {'vm0': 'nfs'}, repo=f'{server.url}/repo.metadata'
+    )
+    box.prefix_command = [
+        'sh', '-c', f'ulimit -v {mebibytes << 10} && exec "$@"', 'sh'
+    ]
+    done = box.run('template-repo', 'pull', 'nfs')
+    assert 'Traceback' not in done.output, done.output
+    if done.code:
+        assert done.code == 2, done.output
+        assert 'not enough memory' in ' '.join(done.stderr.split())
+    else:
+        assert box.stored() == ['lab:base:v1', 'lab:nfs:v1']

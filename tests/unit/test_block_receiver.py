@@ -253,7 +253,9 @@ class Receiving:
 
     def run(self) -> Dict[str, str]:
         """Receive it all; return the digests."""
-        connections = Connections(self.shared.connections)
+        connections = Connections(
+            self.shared.connections, self.shared.pool.lost
+        )
         try:
             with self._store.stage(NAME, identity='it') as stage:
                 assert stage is not None

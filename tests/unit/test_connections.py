@@ -117,7 +117,7 @@ def test_never_more_than_the_limit_and_all_is_fetched(
     limit: int, counts: List[int]
 ) -> None:
     gauge = Gauge()
-    connections = Connections(limit)
+    connections = Connections(limit, [])
     images = [Image(count, gauge) for count in counts]
     threads = [
         threading.Thread(target=_serve, args=(connections, image))
@@ -139,7 +139,7 @@ def _serve(connections: Connections, image: Image) -> None:
 
 def test_all_connections_are_used_for_one_image() -> None:
     gauge = Gauge()
-    connections = Connections(4)
+    connections = Connections(4, [])
     barrier = threading.Barrier(4)
 
     def meet() -> bool:
@@ -153,7 +153,7 @@ def test_all_connections_are_used_for_one_image() -> None:
 
 def test_one_who_reads_himself_counts_as_well() -> None:
     gauge = Gauge()
-    connections = Connections(2)
+    connections = Connections(2, [])
     image = Image(30, gauge)
 
     def read() -> None:
@@ -180,7 +180,7 @@ def test_who_waits_for_a_connection_can_be_stopped() -> None:
     def check() -> None:
         raise Stopped
 
-    connections = Connections(1)
+    connections = Connections(1, [])
     with connections.one(place(), 'a', lambda: None):
         with pytest.raises(Stopped):
             with connections.one(place(), 'b', check):
@@ -192,7 +192,7 @@ def test_who_waits_for_a_connection_can_be_stopped() -> None:
 
 def test_each_server_has_its_own() -> None:
     """Host and port make a server; what this machine has is another one."""
-    connections = Connections(1)
+    connections = Connections(1, [])
 
     def check() -> None:
         raise AssertionError('it has to wait')
@@ -211,7 +211,7 @@ def test_each_server_has_its_own() -> None:
 
 def test_a_server_that_wants_fewer_gets_fewer() -> None:
     gauge = Gauge()
-    connections = Connections(4)
+    connections = Connections(4, [])
 
     def crowded() -> bool:
         return gauge.now > 2
@@ -234,7 +234,7 @@ def test_one_connection_always_stays() -> None:
         refusals['all'] += 1
         return refusals['all'] <= 3
 
-    connections = Connections(3)
+    connections = Connections(3, [])
     _serve(connections, Image(30, gauge, crowded))
     gauge.most = 0
     _serve(connections, Image(30, gauge))
@@ -246,7 +246,7 @@ def test_the_largest_image_comes_first() -> None:
     """Whenever it came; the next one gets what it cannot use."""
     gauge = Gauge()
     order: List[str] = []
-    connections = Connections(1)
+    connections = Connections(1, [])
     images = {
         name: Image(5, gauge, name=name, order=order)
         for name in ('small', 'large', 'middle')
@@ -267,7 +267,7 @@ def test_the_largest_image_comes_first() -> None:
 
 def test_who_reads_himself_goes_first() -> None:
     """A small request must not wait for a large image to end."""
-    connections = Connections(1)
+    connections = Connections(1, [])
     order: List[str] = []
     image = Image(50, Gauge(), name='run', order=order)
 
@@ -288,7 +288,7 @@ def test_who_reads_himself_goes_first() -> None:
 
 @pytest.mark.parametrize('status, left', [(503, 1), (429, 1), (404, 2)])
 def test_who_reads_himself_may_find_a_crowd(status: int, left: int) -> None:
-    connections = Connections(2)
+    connections = Connections(2, [])
     with connections.one(place(), 'a', lambda: None):
         with pytest.raises(Crowded if left == 1 else TransferError):
             with connections.one(place(), 'b', lambda: None):
@@ -305,7 +305,7 @@ def test_who_reads_himself_may_find_a_crowd(status: int, left: int) -> None:
 
 def test_threads_end_when_it_is_closed() -> None:
     before = threading.active_count()
-    connections = Connections(3)
+    connections = Connections(3, [])
     _serve(connections, Image(9, Gauge()))
     connections.close()
     deadline = time.monotonic() + SECONDS

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import random
+import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import pytest
 
@@ -14,8 +15,12 @@ from lago_layered_provider.core import errors
 from lago_layered_provider.core.model import ImageRef
 from lago_layered_provider.core.plan import Layer, Plan, Room, State
 from lago_layered_provider.store import Store
+from lago_layered_provider.tools import threads
+from lago_layered_provider.transfer import mapping
+from lago_layered_provider.transfer.block_receiver import BlockReceiver
 from lago_layered_provider.transfer.engine import carry_out
 from lago_layered_provider.transfer.fetch import Limits
+from lago_layered_provider.transfer.jobs import Jobs
 from tests.unit.test_block_receiver import File, Origin, Told, make_file
 
 LIMITS = Limits(
@@ -41,11 +46,12 @@ def fixture_store(tmp_path: Path) -> Store:
     return store
 
 
-def raw_file(name: str) -> File:
-    file = make_file(None, [random.Random(name).randbytes(100_000)])
+def raw_file(name: str, compression: Optional[str] = None) -> File:
+    rng = random.Random(name)
+    file = make_file(compression, [rng.randbytes(100_000) for _ in range(3)])
     return replace(file, image=replace(
         file.image, ref=ImageRef('repo', name, 'v1'), handle=name,
-        compressed_size=None,
+        compressed_size=len(file.data) if compression else None,
     ))
 
 
@@ -59,9 +65,10 @@ def plan_of(files: Dict[str, File], store: Store) -> Plan:
 
 
 def fetch(
-    store: Store, told: Ends, *names: str, broken: Tuple[str, ...] = ()
+    store: Store, told: Ends, *names: str, broken: Tuple[str, ...] = (),
+    compression: Optional[str] = None,
 ) -> None:
-    files = {name: raw_file(name) for name in names}
+    files = {name: raw_file(name, compression) for name in names}
     carry_out(
         plan_of(files, store), {
             f'repo:{name}:v1': Origin(
@@ -142,3 +149,81 @@ def test_the_layer_that_failed_is_named(store: Store) -> None:
     assert told.ended == [
         ('repo:base:v1', 'fetched'), ('repo:layer:v1', 'failed'),
     ]
+
+
+class Threads:
+    """How many threads the system still gives."""
+
+    def __init__(self, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.started: List[str] = []
+        self._lock = threading.Lock()
+        self._count = count
+        self._start = threading.Thread.start
+        monkeypatch.setattr(
+            threading.Thread, 'start', lambda thread: self.start(thread)
+        )
+
+    def start(self, thread: threading.Thread) -> None:
+        with self._lock:
+            if len(self.started) >= self._count:
+                raise RuntimeError("can't start new thread")
+            self.started.append(thread.name.rsplit('-', 1)[0])
+        self._start(thread)
+
+
+@pytest.mark.parametrize('compression', [None, 'xz', 'gz', 'one xz'])
+@pytest.mark.parametrize('count', range(7))
+def test_some_threads_cannot_be_started(
+    count: int, compression: Optional[str], store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It works with those there are, or says so; nobody waits for ever."""
+    monkeypatch.setattr(mapping, 'SMALL_BYTES', 1)
+    Threads(count, monkeypatch)
+    told = Ends()
+    try:
+        fetch(store, told, 'a', 'b', compression=compression)
+    except errors.SeveralFailed as error:
+        failures = list(error.errors)
+    except errors.LayeredError as error:
+        failures = [error]
+    else:
+        failures = []
+    for failure in failures:
+        assert isinstance(failure, errors.NotEnoughMemory)
+        assert 'not enough memory: can\'t start new thread' in str(failure)
+    assert count or failures
+    fetched = [name for name, outcome in told.ended if outcome == 'fetched']
+    assert all(map(store.find, fetched))
+    assert failures or len(fetched) == 2
+
+
+@pytest.mark.parametrize('compression', [None, 'xz', 'gz', 'one xz'])
+def test_little_memory_is_enough_for_one_thread_of_each_kind(
+    compression: Optional[str], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapping, 'SMALL_BYTES', 1)
+    monkeypatch.setattr(threads, 'SPARE_BYTES', 1 << 62)
+    system = Threads(99, monkeypatch)
+    fetch(store, Ends(), 'a', 'b', compression=compression)
+    assert len(system.started) == len(set(system.started))
+    assert {'fetch', 'connection'} <= set(system.started)
+    assert store.find('repo:a:v1') and store.find('repo:b:v1')
+
+
+@pytest.mark.parametrize('compression, subject, method', [
+    ('xz', BlockReceiver, 'fetch'), ('gz', BlockReceiver, 'fetch'),
+    ('xz', Jobs, '_run'),
+])
+def test_a_thread_that_is_lost_ends_the_transfer(
+    compression: Optional[str], subject: type, method: str, store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its memory ends where it cannot even say what it was doing."""
+    def run_out_of_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(mapping, 'SMALL_BYTES', 1)
+    monkeypatch.setattr(subject, method, run_out_of_memory)
+    with pytest.raises(errors.NotEnoughMemory, match='repo:a:v1: not enough'):
+        fetch(store, Ends(), 'a', compression=compression)
