@@ -23,6 +23,8 @@ from ..core import errors
 #: Small files are read as a whole; nothing that we write comes near it.
 MAX_FILE_BYTES = 2**28
 
+READ_BYTES = 2**18
+
 #: What a new file may have; the umask and `Tree` say what it gets.
 FILE_MODE = 0o666
 
@@ -153,12 +155,15 @@ def refuse(mode: int, path: str, expected: str) -> OSError:
 
 def read_all(stream: IO[bytes], path: str, limit: int) -> bytes:
     """Return the bytes of an open file, if there are not too many."""
-    data = stream.read(limit + 1)
-    if len(data) > limit:
-        raise OSError(
-            errno.EFBIG, f'it has more than {limit} bytes', path
-        )
-    return data
+    # In pieces: one read takes memory for all that it may return.
+    data = bytearray()
+    for piece in iter(lambda: stream.read(READ_BYTES), b''):
+        data += piece
+        if len(data) > limit:
+            raise OSError(
+                errno.EFBIG, f'it has more than {limit} bytes', path
+            )
+    return bytes(data)
 
 
 def claim(fd: int, path: str, *, shared: bool = False) -> bool:
