@@ -50,9 +50,16 @@ def _export_with_ours(export_vms: Function) -> Function:
         call = inspect.signature(export_vms).bind(env, *args, **kwargs)
         if not call.arguments.get('collect_only'):
             lago_export_disks.warn_of_size(warn)
+        directory = call.arguments['dst_dir']
+        was_there = os.path.isdir(directory)
         try:
             return as_lago_errors(export_vms)(env, *args, **kwargs)
-        except OSError as error:
+        except BaseException as error:
+            if not was_there:
+                with contextlib.suppress(OSError):
+                    os.rmdir(directory)  # fails unless it is empty
+            if not isinstance(error, OSError):
+                raise
             raise lago.utils.LagoException(
                 f'Cannot export: {error}'
             ) from error

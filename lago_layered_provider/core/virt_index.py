@@ -114,7 +114,7 @@ def parse(data: bytes) -> Tuple[List[Section], List[Fault]]:
             if name is not None:
                 sections.append(Section(name, tuple(fields)))
             name, fields = header[1], []
-        elif line[:1] in (' ', '\t') and fields and len(line) > 1:
+        elif line[:1] in (' ', '\t') and fields:
             last, value = fields[-1]
             fields[-1] = last, f'{value}\n{line[1:]}'
         elif field and name is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Optional
+from typing import List, Optional
 
 from ..core import errors
 from ..tools import tree
@@ -39,6 +39,17 @@ class BuildLog:
         self._begun = True
 
 
+def _what_matters(said: List[str]) -> List[str]:
+    """Return the lines with the reason of a failure.
+
+    Behind it libguestfs tells at length how to report a bug.
+    """
+    for number, line in enumerate(said):
+        if ': error: ' in line:
+            return said[number:number + SHOWN_LINES]
+    return said[-SHOWN_LINES:]
+
+
 def describe_failure(name: str, error: Exception, log: BuildLog) -> str:
     """Return what is said of an image that could not be built."""
     if not isinstance(error, errors.ToolError) or error.status is None:
@@ -48,7 +59,7 @@ def describe_failure(name: str, error: Exception, log: BuildLog) -> str:
         f'{error.stderr}\nfailed with status {error.status}',
     )
     said = error.stderr.split(REPORT_REQUEST)[0].rstrip().splitlines()
-    shown = ''.join(f'\n{line}' for line in said[-SHOWN_LINES:])
+    shown = ''.join(f'\n{line}' for line in _what_matters(said))
     return (
         f'{name}: {error.command[0]} failed with status {error.status}:'
         f'{shown}\nall of it: {log.path}'

@@ -116,6 +116,8 @@ class Builder:
             )
         self._finish()
         build_state.complete(self._scratch)
+        logs = os.path.join(self._plan.directory, build_state.LOGS)
+        self._say(f'what the tools printed: {logs}')
 
     def _try(self, job: Job) -> bool:
         """Build an image; tell whether that went well."""

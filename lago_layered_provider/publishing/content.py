@@ -7,6 +7,7 @@ from typing import Iterator, Optional
 from ..core import errors, qcow2
 from ..core.model import SUFFIXES
 from ..core.rebase import rebase_header
+from ..store import sparse
 from ..tools import files
 from ..transfer.decode import CorruptStream, decode_all
 
@@ -60,10 +61,11 @@ def _decode(path: str) -> Iterator[bytes]:
     compression = compression_of(path)
     try:
         with files.open_binary(path, buffering=0) as file:
-            chunks = iter(lambda: file.read(READ_BYTES), b'')
-            # Nothing to decode: spare the copies.
-            yield from chunks if compression is None else decode_all(
-                chunks, compression
+            if compression is None:
+                yield from sparse.read_chunks(file.fileno(), READ_BYTES)
+                return
+            yield from decode_all(
+                iter(lambda: file.read(READ_BYTES), b''), compression
             )
     except CorruptStream as error:
         raise errors.PublishError(

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import (
+    Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple,
+)
 
 from .. import qemu_img
 from ..core import errors, publication
@@ -126,6 +128,7 @@ class _Run:
         images = [written.image for written in new]
         self._warn_of_sizes(images, before)
         indexing.write_index(self._place, self._options, before, images)
+        again = self._tell_of_returned(new, before)
         same.update({
             written.path: Known(written.identity, written.image.ref.short)
             for written in new
@@ -135,9 +138,27 @@ class _Run:
             index=self._place.index,
             new=tuple((written.image, written.path) for written in new),
             unchanged=len(same) - len(new),
-            dropped=before.dropped,
+            dropped=tuple(
+                short for short in before.dropped if short not in again
+            ),
             read=sum(image.size or 0 for image in images),
         )
+
+    def _tell_of_returned(
+        self, new: Sequence[Written], before: Before
+    ) -> Set[str]:
+        """Say which versions are there again, whose files somebody removed.
+        """
+        again = {
+            written.image.ref.short: written.path for written in new
+            if written.image.ref.short in before.dropped
+        }
+        for short, path in again.items():
+            self._warn(
+                f'{short} was published again: its published file was gone, '
+                f'and {path} is still here; to drop it, remove both'
+            )
+        return set(again)
 
     def _examine(
         self, files: Sequence[File], before: Before

@@ -71,8 +71,8 @@ def read_before(
         return Before('', faults=(*faults, error.message), body=body)
     if options.name not in (None, found.name):
         faults.append(
-            f'--name {options.name}: the repository is called {found.name}, '
-            f'and who uses it knows it by that name'
+            f'it is the repository {found.name}, and who uses it knows it by '
+            f'that name: it cannot become {options.name}'
         )
     lifetime = None
     if found.expires is not None and found.timestamp is not None:
@@ -140,8 +140,15 @@ class _Reading:
                 self.faults.append(
                     f'{image.ref.short} stands on {image.base}, whose '
                     f'published file is gone; bring it back, or remove '
-                    f'{image.handle} as well'
+                    f'{self._called(image)} as well'
                 )
+
+    def _called(self, image: Image) -> str:
+        """Return the name of an image's file, as it is here."""
+        file = self._by_handle.get(strip_suffix(image.handle))
+        if isinstance(image.compression, Unknown):
+            return file.path if file else image.handle
+        return image.file
 
     def _sort(self, image: Image) -> None:
         short = image.ref.short

@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..core import copies, errors, resolve
+from ..core.index import Index
 from ..core.model import BaseName, Image
+from ..core.places import hide_secrets
 from ..core.sizes import size_text
 from ..core.wanted import Wanted
 from ..repositories import ByPath
@@ -32,7 +34,7 @@ from .indexing import Before
 from .options import Options
 from .place import Place
 from .scratch import disk_errors
-from .verbatim import Verbatim, read_verbatim
+from .verbatim import Verbatim, read_signature, read_verbatim
 
 #: What a fetch leaves behind for the next run; `create` lets it be.
 FETCHING = '.fetching'
@@ -172,12 +174,24 @@ class _Mirror:
         ):
             whole = read_verbatim(found, self._sources.settings)
         if whole is None:
+            self._tell_of_signature(found)
             faults += indexing.signature_faults(self._place, options)
         if faults:
             raise errors.PublishError(
                 f'{self._place.root}: cannot be a mirror', faults
             )
         return handles, whole
+
+    def _tell_of_signature(self, found: Index) -> None:
+        """Say that the signature of the origin does not go with the copy."""
+        if self._key is None and read_signature(
+            found, self._sources.settings
+        ) is not None:
+            self._warn(
+                f'the copy gets an index of its own, as that of '
+                f'{hide_secrets(found.location)} does not fit it, and '
+                f'without its signature; sign it with --sign KEY'
+            )
 
     def _check_room(
         self, todo: Sequence[Pair], handles: Mapping[str, str]

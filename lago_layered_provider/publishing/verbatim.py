@@ -36,15 +36,24 @@ def read_verbatim(
             return None
     except errors.IndexFaults:
         return None
+    return body, read_signature(found, settings)
+
+
+def read_signature(found: Index, settings: Settings) -> Optional[bytes]:
+    """Return the signature of an index, None where it has none.
+
+    Raises:
+        TransferError: it cannot be had.
+    """
     try:
-        signature = _read(
-            places.signature_of(location), MAX_SIGNATURE_BYTES, settings
+        return _read(
+            places.signature_of(found.origin or found.location),
+            MAX_SIGNATURE_BYTES, settings,
         )
     except errors.TransferError as error:
         if error.status != 404:
             raise
-        return body, None
-    return body, signature
+        return None
 
 
 def _read(location: str, limit: int, settings: Settings) -> bytes:

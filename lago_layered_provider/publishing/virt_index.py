@@ -27,6 +27,9 @@ READ_BYTES = 1 << 20
 #: A file that is as much older than the index was there when it was read.
 SETTLED_SECONDS = 2
 
+#: The first line of what is written here, a comment to virt-builder.
+MARK = b'# Written by lago template-repo index, from repo.metadata.\n'
+
 HINT = 'Nothing was written. See all that is wrong with: lint'
 
 
@@ -40,7 +43,8 @@ def write_virt_index(directory: str) -> List[str]:
         what people should know.
 
     Raises:
-        PublishError: images cannot be used as they are published; all.
+        PublishError: images cannot be used as they are published; all. Or
+            the file that is there was written by somebody else.
         IndexFaults: there is no index, or it cannot be used.
     """
     try:
@@ -82,7 +86,9 @@ class _Writer:
                 self._location, sorted(self._faults), hint=HINT
             )
         sections, warnings = virt_sections.make_sections(offers)
-        write_file(self._path, virt_index.render(sections), sync=True)
+        write_file(
+            self._path, MARK + virt_index.render(sections), sync=True
+        )
         return sorted(self._warnings) + warnings
 
     def _read_old(self) -> Tuple[Dict[str, Section], float]:
@@ -90,6 +96,10 @@ class _Writer:
         data = read_file(self._path)
         if data is None:
             return {}, 0
+        if data and not data.startswith(MARK):
+            raise errors.PublishError(self._path, [
+                'it is there, and this command has not written it',
+            ], hint='Nothing was written. Move it away if it may go.')
         sections, _ = virt_index.parse(data)
         return (
             {section.path: section for section in sections},

@@ -1,7 +1,9 @@
-"""Find the zeros that need no room on the disk."""
+"""Find the zeros that need no room on the disk, and those that have none."""
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Iterator, Tuple
 
 #: What a file system gives out; a smaller hole saves nothing.
@@ -11,6 +13,40 @@ BLOCK_BYTES = 4096
 SAMPLES = (0, 64, 1000, 2500, BLOCK_BYTES - 1)
 
 _BLOCK = bytes(BLOCK_BYTES)
+
+
+def read_chunks(fd: int, size: int) -> Iterator[bytes]:
+    """Yield a file in pieces of at most `size` bytes; no hole is read.
+
+    A disk of terabytes may be nothing but a hole: what stands for it is one
+    piece of zeros, again and again.
+    """
+    zeros = b''
+    position, end = 0, os.fstat(fd).st_size
+    while position < end:
+        data = _seek(fd, position, os.SEEK_DATA, end)
+        while position < data:
+            zeros = zeros or bytes(size)
+            count = min(size, data - position)
+            yield zeros if count == size else zeros[:count]
+            position += count
+        hole = _seek(fd, position, os.SEEK_HOLE, end)
+        while position < hole:
+            chunk = os.pread(fd, min(size, hole - position), position)
+            if not chunk:
+                return  # the file has become shorter
+            yield chunk
+            position += len(chunk)
+
+
+def _seek(fd: int, position: int, whence: int, end: int) -> int:
+    """Return where the next data or the next hole begins."""
+    try:
+        return min(os.lseek(fd, position, whence), end)
+    except OSError as error:
+        if whence == os.SEEK_DATA and error.errno != errno.ENXIO:
+            return position  # a file system that knows no holes
+        return end
 
 
 def data_runs(data: bytes, position: int) -> Iterator[Tuple[int, int]]:

@@ -152,6 +152,7 @@ def test_a_chain_is_built_and_published(shop: Workshop) -> None:
     no_scratch(shop.out)
     log = shop.out / '.build-logs' / 'nfs.log'
     assert 'virt-customize says hello' in log.read_text()
+    assert f'what the tools printed: {shop.out}/.build-logs' in said
     assert log.stat().st_mode & 0o077 == 0
 
 

@@ -281,6 +281,7 @@ def test_what_was_removed_is_dropped_unless_something_stands_on_it(
     nfs.unlink()
     said = tool.fail('create', admin)
     assert 'iscsi:v1 stands on nfs:v1, whose published file is gone' in said
+    assert 'remove published/iscsi/v1.qcow2.zst as well' in said
     nfs.write_bytes(kept)
     assert state_of(admin) == before
     (admin / 'published/iscsi/v1.qcow2.zst').unlink()
@@ -291,6 +292,22 @@ def test_what_was_removed_is_dropped_unless_something_stands_on_it(
     nfs = admin / 'published/base/v1.qcow2.zst'
     nfs.write_bytes(nfs.read_bytes()[:-1])
     assert 'bytes, the index says' in tool.fail('create', admin)
+
+
+def test_what_was_removed_comes_back_where_its_original_stays(
+    admin: Path, tool: Tool
+) -> None:
+    tool.run('create', admin, '--name', 'lab', '--version', 'v1')
+    (admin / 'published/iscsi/v1.qcow2.zst').unlink()
+    done = tool.run(
+        '--out-format', 'json', 'create', admin, '--version', 'v1'
+    )
+    said = ' '.join(done.stderr.split())
+    assert 'iscsi:v1 was published again' in said
+    assert 'iscsi.qcow2 is still here; to drop it, remove both' in said
+    answer = json.loads(done.stdout)
+    assert answer['dropped'] == []
+    assert [one['image'] for one in answer['published']] == ['iscsi:v1']
 
 
 def test_in_place_nothing_is_kept_twice(

@@ -53,11 +53,13 @@ class Box(LagoSandbox):
     def fail_to_export(self, target: Path, *options: str) -> str:
         """Run ``lago export``, see it fail as it should; its message."""
         there = state_of(target)
+        was_there = target.exists()
         done = self.run('export', '--dst-dir', str(target), *options)
         assert done.code == 2, done.output
         message = message_of(done)
         print(message)
         assert state_of(target) == there
+        assert target.exists() == was_there
         return ' '.join(message.split())
 
 

@@ -333,7 +333,10 @@ def test_a_copy_keeps_the_signature_of_its_origin(
     copy = tmp_path / 'copy'
     with Nginx(origin) as server:
         url = f'{server.url}/'
-        tool.run('mirror', url, copy, 'base')
+        done = tool.run('mirror', url, copy, 'base')
+        assert 'without its signature; sign it with --sign KEY' in ' '.join(
+            done.stderr.split()
+        )
         assert not (copy / 'repo.metadata.asc').exists()
         done = tool.run('lint', copy, code=2)
         assert 'error signature-missing' in done.stdout
@@ -352,6 +355,21 @@ def test_a_copy_keeps_the_signature_of_its_origin(
     )
     init_well(box)
     check_disks(box, forest)
+
+
+def test_another_repository_is_not_made_a_mirror(
+    origin: RudeServer, tool: Tool, tmp_path: Path
+) -> None:
+    """What would help is another directory, and no option of `create`."""
+    there = tmp_path / 'there'
+    there.mkdir()
+    (there / 'repo.metadata').write_text(json.dumps(
+        {'name': 'other', 'sources': {}, 'templates': {}}
+    ))
+    said = tool.fail('mirror', f'{origin.url}/repo.metadata', there)
+    assert 'it is the repository other' in said
+    assert 'cannot become lab' in said and '--name' not in said
+    assert not image_requests(origin.requests())
 
 
 def test_two_at_once(origin: RudeServer, tool: Tool, tmp_path: Path) -> None:

@@ -172,6 +172,20 @@ def test_nothing_wrong_is_published(tool: Tool, repo: Publisher) -> None:
     assert not list(repo.root.glob('*.tmp'))
 
 
+def test_the_index_of_somebody_else_stays(
+    tool: Tool, repo: Publisher
+) -> None:
+    theirs = '[own]\nname=by hand\narch=x86_64\nfile=own.xz\nsize=1\n'
+    index = repo.root / 'index'
+    index.write_text(theirs)
+    done = tool.run('index', repo.root, '--virt-builder', code=2)
+    assert 'this command has not written it' in ' '.join(done.stderr.split())
+    assert index.read_text() == theirs
+    index.unlink()
+    for _ in range(2):
+        write(tool, repo)
+
+
 def test_no_repository(tool: Tool, tmp_path: Path) -> None:
     for text, word in ((None, 'is not there'), ('{', 'is not JSON')):
         if text:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_layered_provider.core import specs
+from lago_layered_provider.core import errors, specs
 from lago_layered_provider.core.errors import IndexFaults
 from lago_layered_provider.core.specs import Job, Spec, arrange, parse_spec
+from lago_layered_provider.publishing.build_log import (
+    BuildLog, describe_failure,
+)
 
 from . import strategies
 
@@ -244,3 +248,36 @@ def test_any_circle_is_named(
     path = circles[0].partition(': ')[2].split(' -> ')
     assert path[0] == path[-1] and sorted(path[1:]) == sorted(ring)
     assert all(on[one] == other for one, other in zip(path, path[1:]))
+
+
+LIBGUESTFS = '''\
+[   0.0] Examining the guest ...
+virt-customize: error: libguestfs error: guestfs_launch failed.
+This usually means the libguestfs appliance failed to start or crashed.
+Do:
+  export LIBGUESTFS_DEBUG=1 LIBGUESTFS_TRACE=1
+and run the command again.  For further information, read:
+  http://libguestfs.org/guestfs-faq.1.html#debugging-libguestfs
+You can also run 'libguestfs-test-tool' and post the *complete* output
+into a bug report or message to the libguestfs mailing list.
+
+If reporting bugs, run virt-customize with debugging enabled and include:
+
+  virt-customize -v -x [...]
+'''
+
+
+def test_the_reason_of_a_failed_tool_is_shown(tmp_path: Path) -> None:
+    log = BuildLog(str(tmp_path), 'nfs')
+    said = describe_failure('nfs', errors.ToolError(
+        ['virt-customize'], status=1, stderr=LIBGUESTFS,
+    ), log)
+    lines = said.splitlines()
+    assert lines[1].endswith('libguestfs error: guestfs_launch failed.')
+    assert 'Examining' not in said and 'reporting bugs' not in said
+    assert lines[-1] == f'all of it: {log.path}'
+    # A program that has no such line has its reason at the end.
+    said = describe_failure('nfs', errors.ToolError(
+        ['sh'], status=1, stderr='\n'.join(map(str, range(20))),
+    ), log)
+    assert '\n19\n' in said and '\n3\n' not in said

@@ -91,6 +91,39 @@ def test_runs_leave_out_zeros_and_nothing_else(
 
 @given(st.lists(pieces, max_size=8), st.integers(1, 100 * KIB))
 @settings(max_examples=40)
+def test_a_file_is_read_with_its_holes(
+    parts: List[bytes], size: int
+) -> None:
+    data = b''.join(parts)
+    with tempfile.TemporaryFile(buffering=0) as file:
+        for start, end in sparse.data_runs(data, 0):
+            file.seek(start)
+            file.write(data[start:end])
+        file.truncate(len(data))
+        chunks = list(sparse.read_chunks(file.fileno(), size))
+    assert b''.join(chunks) == data
+    assert all(0 < len(chunk) <= size for chunk in chunks)
+
+
+def test_holes_are_not_read() -> None:
+    """A disk that has nothing but two bytes in 64 GiB."""
+    size = 8 * KIB * KIB
+    with tempfile.TemporaryFile(buffering=0) as file:
+        for position in (5 * KIB * size, 8 * KIB * size - 1):
+            file.seek(position)
+            file.write(b'x')
+        count = 0
+        kept = {}
+        for chunk in sparse.read_chunks(file.fileno(), size):
+            count += len(chunk)
+            kept[id(chunk)] = chunk
+    assert count == 8 * KIB * size
+    assert sum(chunk.count(b'x') for chunk in kept.values()) == 2
+    assert len(kept) < 10
+
+
+@given(st.lists(pieces, max_size=8), st.integers(1, 100 * KIB))
+@settings(max_examples=40)
 def test_any_write_sizes_give_the_same_bytes(
     parts: List[bytes], size: int
 ) -> None:

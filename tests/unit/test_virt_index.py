@@ -55,6 +55,15 @@ def test_a_good_index(text: str) -> None:
     assert not first.hidden
 
 
+def test_a_line_of_blanks_goes_on_with_a_value() -> None:
+    sections, faults = parse(GOOD.replace(' two\n', ' two\n \n  \n').encode())
+    assert faults == []
+    assert sections[0].get('notes') == 'one\ntwo\n\n \n three'
+    assert [fault.code for fault in parse(b' \n[a]\n \n')[1][:2]] == [
+        'virt-syntax', 'virt-syntax'
+    ]
+
+
 def field(line: str) -> str:
     return f'[a]\narch=x86_64\nfile=a.xz\nsize=1\n{line}\n'
 
