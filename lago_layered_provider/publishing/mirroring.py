@@ -263,9 +263,7 @@ class _Mirror:
 
     def _target(self, image: Image, handles: Mapping[str, str]) -> str:
         handle = handles[image.ref.short]
-        path = self._place.path(replace(image, handle=handle).file)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        return path
+        return self._place.make_parent(replace(image, handle=handle).file)
 
     def _part(self, image: Image, handles: Mapping[str, str]) -> str:
         parent, name = os.path.split(self._target(image, handles))

@@ -28,7 +28,7 @@ from ..core import errors
 from ..core.copies import PUBLISHED
 from ..core.model import FORMATS, SUFFIXES, Image
 from ..tools import locks
-from ..tools.tree import Tree
+from ..tools.tree import Tree, write_file, write_json
 from .scratch import disk_errors
 
 INDEX = 'repo.metadata'
@@ -63,7 +63,8 @@ class Place:
 
     def __init__(self, directory: str) -> None:
         self.root = os.path.abspath(directory)
-        self._tree = Tree(self.root)
+        # Of its own, as an admin may have linked it to a larger disk.
+        self._published = Tree(self.path(PUBLISHED))
 
     def path(self, name: str) -> str:
         """Return the path of a file in it."""
@@ -90,10 +91,10 @@ class Place:
                     self.root, ['is not a directory'],
                     hint='Name the directory with the images.',
                 )
-            self._tree.make_directory(self.path(PUBLISHED))
+            self._published.make_directory(self._published.root)
             lock = locks.ImageLock(
-                self.path(f'{PUBLISHED}/.lock'), tree=self._tree,
-                what='publishing', waiting=waiting,
+                self.path(f'{PUBLISHED}/.lock'), what='publishing',
+                waiting=waiting,
             )
             try:
                 lock.acquire(timeout)
@@ -103,29 +104,33 @@ class Place:
                 ) from None
             try:
                 for directory in (self.root, self.path(PUBLISHED)):
-                    self._tree.sweep(directory)
+                    Tree(directory).sweep(directory)
                 for name in self._files():
                     # An image may be called so, too, but is not hidden.
                     if re.search(r'/\.[^/]*\.part$', name):
-                        self._tree.remove(self.path(name))
+                        self._published.remove(self.path(name))
                 yield
             finally:
                 lock.release()
 
     def part(self, name: str) -> str:
         """Return where a file is written before it gets its name."""
-        parent, file = os.path.split(self.path(name))
-        os.makedirs(parent, exist_ok=True)
+        parent, file = os.path.split(self.make_parent(name))
         return os.path.join(parent, f'.{file}{_PART}')
+
+    def make_parent(self, name: str) -> str:
+        """Create the directory of a published file; return its path."""
+        self._published.make_directory(os.path.dirname(self.path(name)))
+        return self.path(name)
 
     def finish(self, name: str) -> None:
         """Give a file that was written its name."""
-        self._tree.rename(self.part(name), self.path(name))
-        self._tree.sync(os.path.dirname(self.path(name)))
+        self._published.rename(self.part(name), self.path(name))
+        self._published.sync(os.path.dirname(self.path(name)))
 
     def read_known(self) -> Dict[str, Known]:
         """Return what is known of originals, by their path."""
-        found = self._tree.read_object(self._state()) or {}
+        found = self._published.read_object(self._state()) or {}
         return {
             path: Known(str(one['identity']), str(one['image']))
             for path, one in found.items()
@@ -134,7 +139,7 @@ class Place:
 
     def write_known(self, known: Dict[str, Known]) -> None:
         """Remember what originals were published as."""
-        self._tree.write_json(self._state(), {
+        self._published.write_json(self._state(), {
             path: vars(one) for path, one in sorted(known.items())
         })
 
@@ -150,8 +155,8 @@ class Place:
         if image.handle.startswith(f'{PUBLISHED}/') or not os.path.exists(
             f'{beside}.metadata'
         ):
-            self._tree.write_json(f'{beside}.metadata', metadata, sync=True)
-        self._tree.write(f'{beside}.hash', sha1.encode(), sync=True)
+            write_json(f'{beside}.metadata', metadata, sync=True)
+        write_file(f'{beside}.hash', sha1.encode(), sync=True)
 
     def remove_unlisted(self, kept: Set[str]) -> None:
         """Remove published files that no image of the index has.
@@ -161,7 +166,7 @@ class Place:
         """
         for name in self._files():
             if name not in kept and _OURS.fullmatch(os.path.basename(name)):
-                self._tree.remove(self.path(name))
+                self._published.remove(self.path(name))
         for parent, _, _ in os.walk(self.path(PUBLISHED), topdown=False):
             if parent != self.path(PUBLISHED):
                 with contextlib.suppress(OSError):

@@ -15,6 +15,8 @@ from typing import Any, Callable, Dict, Iterator, List
 import pytest
 
 from lago_layered_provider.core import errors
+from lago_layered_provider.publishing.place import Place
+from lago_layered_provider.publishing.scratch import disk_errors
 from lago_layered_provider.tools import files, locks
 from lago_layered_provider.tools.tree import Tree, open_output, write_file
 
@@ -152,6 +154,25 @@ def test_output_never_goes_where_a_link_leads(
     with open_output(str(path), keep=True) as stream:
         stream.write(b', more')
     assert path.read_bytes() == b'new, more'
+
+
+def test_published_files_never_go_where_a_link_leads(
+    tmp_path: Path, victim: Path
+) -> None:
+    """`published` itself may be one, no directory below it."""
+    (tmp_path / 'large').mkdir()
+    (tmp_path / 'published').symlink_to('large')
+    place = Place(str(tmp_path))
+    with place.alone(0, print):
+        part = place.part('published/good/v1.qcow2')
+        with open_output(part) as stream:
+            stream.write(b'new')
+        place.finish('published/good/v1.qcow2')
+        (tmp_path / 'large' / 'bad').symlink_to(victim)
+        with pytest.raises(errors.PublishError, match='it is a link'):
+            with disk_errors(place.root):
+                place.part('published/bad/file')
+    assert (tmp_path / 'large/good/v1.qcow2').read_bytes() == b'new'
 
 
 def test_the_root_may_be_a_link(tree: Tree, tmp_path: Path) -> None:

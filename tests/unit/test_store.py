@@ -736,6 +736,20 @@ def test_only_regular_files_are_read(
     store.clear()
 
 
+@pytest.mark.parametrize('make', [os.mkfifo, os.mkdir])
+def test_kept_index_that_is_no_file_is_absent(
+    store: Store, make: Callable[[str], None]
+) -> None:
+    store.keep_index('http://server/', b'body', None)
+    kept = store.kept_index('http://server/')
+    assert kept is not None
+    os.unlink(kept.path)
+    make(kept.path)
+    assert store.kept_index('http://server/') is None
+    make(f'{store.root}/.layered/reservations/x.json')
+    assert store.room({BASE: 1}).reserved == 0
+
+
 def test_an_image_may_be_a_link(store: Store, tmp_path: Path) -> None:
     """To a disk with more room, say; it is only read."""
     (tmp_path / 'large').write_bytes(b'raw, from a plain Lago')
