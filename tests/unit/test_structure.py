@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 import sys
 from pathlib import Path
 from typing import Dict, FrozenSet, Iterator, List, Tuple
@@ -49,6 +50,15 @@ INSIDE: Dict[str, FrozenSet[str]] = {
     'disk_tools': frozenset({'core', 'processes'}),
     'gpg': frozenset({'core', 'processes', 'tools'}),
     'settings': frozenset({'core'}),
+}
+
+#: What reaches a terminal past `screen` and `report.Screen`, and who may.
+PAST_THE_SCREEN: Dict[str, FrozenSet[str]] = {
+    r'\bConsole\(': frozenset(),
+    r'\bScreen\(': frozenset({'report'}),
+    r'\.beneath\b': frozenset({'report', 'screen'}),
+    r'\.file\.write\b': frozenset({'report'}),
+    r'sys\.(__)?std(out|err)(__)?\.(buffer|write)': frozenset(),
 }
 
 #: Who may import what others must not.
@@ -154,6 +164,15 @@ def import_faults(source: str, module: str) -> List[str]:
     return faults
 
 
+def ways_past_the_screen(source: str, module: str) -> List[str]:
+    """Return where a module writes to a terminal by a way of its own."""
+    return [
+        pattern for pattern, allowed in PAST_THE_SCREEN.items()
+        if re.search(rf'(?m)^(?!class ).*{pattern}', source)
+        and part_of(module) not in allowed
+    ]
+
+
 def long_functions(source: str) -> List[str]:
     """Return the functions that are too long to be read at once."""
     return [
@@ -213,6 +232,19 @@ def test_places(path: Path) -> None:
     assert len(parts) <= MAX_PARTS
     assert parts[-1] not in POOR_NAMES
     assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+@pytest.mark.parametrize('path', modules(), ids=name_of)
+def test_the_way_to_a_terminal(path: Path) -> None:
+    assert not ways_past_the_screen(path.read_text(), name_of(path))
+
+
+@pytest.mark.parametrize('line', [
+    'console = Console(file=stream)', 'sys.stdout.write(text)',
+    'console.file.write(text)', 'print(text, file=stream.beneath)',
+])
+def test_ways_past_the_screen_are_found(line: str) -> None:
+    assert ways_past_the_screen(line, f'{PACKAGE}.commands.x')
 
 
 def test_all_modules_are_seen() -> None:
