@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from typing import Optional
 
 from .core.errors import IndexFaults, TransferError
+from .tools.deadline import Deadline
 from .transfer.ports import Provider, Stream
 
 READ_BYTES = 2**16
+
+#: A server that sends a byte now and then would keep a plan for ever.
+READ_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ def read_range(
     try:
         data = b''
         if stream.start == start:
-            data = _read(stream, end - start)
+            data = _read(stream, end - start, provider.locate(path))
         return Part(stream.start, data, stream.total, stream.validator)
     finally:
         # An answer with more than the range is not read to its end.
@@ -64,7 +68,7 @@ def read_small(provider: Provider, path: str, limit: int) -> Optional[bytes]:
             return None
         raise
     try:
-        data = _read(stream, limit + 1)
+        data = _read(stream, limit + 1, provider.locate(path))
     finally:
         stream.close()
     if len(data) > limit:
@@ -79,11 +83,21 @@ def is_missing(error: TransferError) -> bool:
     return error.status in (404, 410)
 
 
-def _read(stream: Stream, size: int) -> bytes:
+def _read(stream: Stream, size: int, url: str) -> bytes:
     data = b''
-    while len(data) < size:
-        chunk = stream.read(min(READ_BYTES, size - len(data)))
-        if not chunk:
-            break
-        data += chunk
+    deadline = Deadline(READ_SECONDS, stream.abort)
+    try:
+        with deadline:
+            while len(data) < size:
+                chunk = stream.read(min(READ_BYTES, size - len(data)))
+                if not chunk:
+                    break
+                data += chunk
+    except TransferError as error:
+        if not deadline.passed:
+            raise
+        raise TransferError(
+            url, f'no more than {len(data)} bytes within {READ_SECONDS:g} s',
+            hint='Run it again later.',
+        ) from error
     return data

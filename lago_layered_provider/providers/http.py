@@ -19,8 +19,12 @@ import requests
 from .. import __version__
 from ..core.errors import TransferError
 from ..core.places import hide_secrets
+from ..tools.deadline import Deadline
 from ..transfer.ports import FileInfo
 from . import Document
+from .http_deadline import (
+    SLOWEST_BYTES_A_SECOND, in_time, make_session,
+)
 from .http_errors import network, refuse
 from .http_headers import (
     find_validator,
@@ -172,10 +176,11 @@ class HttpProvider(LagoMethods):
         headers: Optional[Dict[str, str]] = None,
     ) -> requests.Response:
         if not hasattr(self._local, 'session'):
-            self._local.session = requests.Session()
+            self._local.session = make_session()
             self._local.session.headers.update(_HEADERS)
         session: requests.Session = self._local.session
-        with network(self.locate(path), self.timeout):
+        shown = self.locate(path)
+        with in_time(shown, self.timeout), network(shown, self.timeout):
             return session.request(
                 method, self._url(path),
                 headers={**self._asked, **(headers or {})},
@@ -204,21 +209,22 @@ def fetch_document(
     if validator is not None:
         tag = validator.startswith(('"', 'W/'))
         headers['If-None-Match' if tag else 'If-Modified-Since'] = validator
-    with requests.Session() as session, network(shown, timeout):
-        response = session.get(
+    with make_session() as session, in_time(shown, timeout) as deadline:
+        with network(shown, timeout), session.get(
             url, headers=headers, stream=True, timeout=timeout
-        )
-        with response:
+        ) as response:
             if response.status_code == 304 and validator is not None:
                 return Document(None, validator)
             if response.status_code != 200:
                 refuse(shown, response)
-            body = _read_body(shown, response, limit)
+            body = _read_body(shown, response, limit, deadline)
     found = response.headers
     return Document(body, found.get('ETag') or found.get('Last-Modified'))
 
 
-def _read_body(url: str, response: requests.Response, limit: int) -> bytes:
+def _read_body(
+    url: str, response: requests.Response, limit: int, deadline: Deadline
+) -> bytes:
     """Read an answer whole, never more of it than `limit` bytes."""
     announced = parse_size(response.headers)
     chunks, size = [], announced or 0
@@ -227,6 +233,7 @@ def _read_body(url: str, response: requests.Response, limit: int) -> bytes:
         for data in response.iter_content(READ_BYTES):
             chunks.append(data)
             size += len(data)
+            deadline.extend(len(data) / SLOWEST_BYTES_A_SECOND)
             if size > limit:
                 break
     if size > limit:

@@ -23,9 +23,18 @@ import pytest
 
 from lago_layered_provider.core import xz_index
 from lago_layered_provider.core.errors import SettingsError, TransferError
-from lago_layered_provider.providers import make_provider, read_document
+from lago_layered_provider.providers import (
+    http as http_provider, http_deadline, make_provider, read_document,
+)
 from lago_layered_provider.providers.file import FileProvider
 from lago_layered_provider.providers.http import HttpProvider
+from lago_layered_provider.providers.http_deadline import (
+    SLOWEST_BYTES_A_SECOND,
+)
+from lago_layered_provider.repositories import ByPath
+from lago_layered_provider.settings import Settings
+from lago_layered_provider.store import Store
+from lago_layered_provider.tools.deadline import Deadline
 from lago_layered_provider.transfer.decode import Checkpoint, make_decoder
 from lago_layered_provider.transfer.ports import Provider, Stream
 
@@ -684,6 +693,75 @@ def test_caches_are_asked_to_ask_the_server() -> None:
     assert [
         request[1].get('Cache-Control') for request in server.requests
     ] == [None, 'no-cache', 'no-cache', None, 'no-cache']
+
+
+OK = b'HTTP/1.1 200 OK\r\n'
+DRIPS = {
+    'headers': (OK, b'X: '),
+    'continue': (b'', b'HTTP/1.1 100 Continue\r\n\r\n'),
+    'body': (OK + b'Content-Length: 100000\r\n\r\n', b' '),
+    'body without a length': (OK + b'\r\n', b' '),
+    'TLS': (b'\x16\x03\x03\x40\x00', b'\x02'),
+}
+
+
+@pytest.mark.parametrize('what', DRIPS)
+def test_an_answer_that_never_ends(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It is the whole that takes too long, not the time between two bytes.
+    monkeypatch.setattr(http_deadline, 'TIMEOUTS', 1 / 60)
+    timeout = 60
+    first, drip = DRIPS[what]
+    gone = threading.Event()
+
+    def serve(server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection = server.accept()[0]
+                connection.recv(4096)
+                connection.sendall(first)
+                with contextlib.suppress(OSError):
+                    while not gone.wait(0.02):
+                        connection.sendall(drip)
+                connection.close()
+
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        threading.Thread(target=serve, args=(server,), daemon=True).start()
+        scheme = 'https' if what == 'TLS' else 'http'
+        url = f'{scheme}://127.0.0.1:{server.getsockname()[1]}/x'
+        error = fails(lambda: read_document(
+            url, limit=10**6, timeout=timeout
+        ))
+        assert error.reason == 'no whole answer within 1 s'
+        if what == 'headers':
+            provider = HttpProvider(url, timeout=timeout)
+            for ask in (provider.open, provider.stat):
+                error = fails(lambda: ask('y'))
+                assert error.reason == 'no whole answer within 1 s'
+        # It is as if the server were away.
+        store = Store(str(tmp_path))
+        store.prepare()
+        store.keep_index(url, b'{"name": "kept"}', None)
+        said: List[str] = []
+        found = ByPath(url).read(Settings(timeout=60), said.append, store)
+        assert found.name == 'kept'
+        assert 'using the index kept from the last time' in said[0]
+        gone.set()
+
+
+def test_a_long_answer_that_comes_has_its_time() -> None:
+    class Response:
+        headers: Dict[str, str] = {}
+
+        def iter_content(self, size: int) -> List[bytes]:
+            return [bytes(size)] * 4
+
+    deadline = Deadline(90, lambda: None)
+    body = http_provider._read_body(
+        'http://a/', Response(), 1 << 20, deadline  # type: ignore[arg-type]
+    )
+    assert deadline.seconds == 90 + len(body) / SLOWEST_BYTES_A_SECOND
 
 
 def test_ca_bundle_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lago_layered_provider import lookup_read
 from lago_layered_provider.core.backing_names import Accepted, parse_backing
 from lago_layered_provider.core.errors import IndexFaults, TransferError
 from lago_layered_provider.core.model import (
@@ -308,6 +309,32 @@ def test_missing_image_and_failures() -> None:
         provider = MemoryProvider({**files, f'top{suffix}': data})
         with pytest.raises(IndexFaults, match=message):
             Lookups(provider).look_up(image_of())
+
+
+class Dripping(MemoryStream):
+    """A file that comes until somebody gives up."""
+
+    def __init__(self) -> None:
+        super().__init__(b'', 0, 10**6)
+        self.aborted = threading.Event()
+
+    def abort(self) -> None:
+        self.aborted.set()
+
+    def read(self, size: Optional[int] = -1) -> bytes:
+        if self.aborted.wait(0.01):
+            raise TransferError('memory:x', 'the transfer was stopped')
+        return b' '
+
+
+def test_a_look_up_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookup_read, 'READ_SECONDS', 0.2)
+    provider = MemoryProvider({'top': b''})
+    monkeypatch.setattr(provider, 'open', lambda *_, **__: Dripping())
+    with pytest.raises(TransferError, match='bytes within 0.2 s'):
+        Lookups(provider).look_up(image_of())
+    with pytest.raises(TransferError, match='bytes within 0.2 s'):
+        lookup_read.read_range(provider, 'top', 0, 10**6)
 
 
 def test_several_threads() -> None:
