@@ -180,14 +180,22 @@ class HttpProvider(LagoMethods):
             self._local.session.headers.update(_HEADERS)
         session: requests.Session = self._local.session
         shown = self.locate(path)
-        with in_time(shown, self.timeout), network(shown, self.timeout):
-            return session.request(
-                method, self._url(path),
-                headers={**self._asked, **(headers or {})},
-                # Only an answer that was read frees its connection.
-                stream=method != 'HEAD',
-                timeout=self.timeout, allow_redirects=True,
-            )
+        response: Optional[requests.Response] = None
+        try:
+            with in_time(shown, self.timeout), network(shown, self.timeout):
+                response = session.request(
+                    method, self._url(path),
+                    headers={**self._asked, **(headers or {})},
+                    # Only an answer that was read frees its connection.
+                    stream=method != 'HEAD',
+                    timeout=self.timeout, allow_redirects=True,
+                )
+            return response
+        except TransferError:
+            # It came too late, or what there is of it was cut.
+            if response is not None:
+                response.close()
+            raise
 
 
 def fetch_document(

@@ -43,16 +43,23 @@ def find_index(where: str) -> str:
     return where
 
 
-def read_documents(location: str, settings: Settings) -> Documents:
-    """Read the documents; what cannot be read is as if it were not there."""
+def read_documents(
+    location: str, settings: Settings, fresh: bool = False
+) -> Documents:
+    """Read the documents; what cannot be read is as if it were not there.
+
+    Args:
+        fresh: no cache on the way may answer.
+    """
     try:
-        found = _read(location, index.MAX_INDEX_BYTES, settings)
+        found = _read(location, index.MAX_INDEX_BYTES, settings, fresh)
     except errors.TransferError as error:
         return Documents(None, fault=error.message)
     return Documents(
         found,
         _read_optional(
-            places.signature_of(location), MAX_SIGNATURE_BYTES, settings
+            places.signature_of(location), MAX_SIGNATURE_BYTES, settings,
+            fresh,
         ),
         _read_virt(location, settings),
     )
@@ -66,17 +73,19 @@ def open_beside(location: str, settings: Settings) -> Provider:
     )
 
 
-def _read(location: str, limit: int, settings: Settings) -> Optional[bytes]:
+def _read(
+    location: str, limit: int, settings: Settings, fresh: bool
+) -> Optional[bytes]:
     return try_again(lambda: read_document(
-        location, limit=limit, timeout=settings.timeout
+        location, limit=limit, timeout=settings.timeout, fresh=fresh
     ), settings.retries).body
 
 
 def _read_optional(
-    location: str, limit: int, settings: Settings
+    location: str, limit: int, settings: Settings, fresh: bool
 ) -> Optional[bytes]:
     try:
-        return _read(location, limit, settings)
+        return _read(location, limit, settings, fresh)
     except errors.TransferError:
         return None
 

@@ -82,10 +82,12 @@ def _lint(
         report = _judge(location, documents, settings, advance)
         if all(each.level is Level.NOTE for each in report.findings):
             return report
-        before, documents = documents, read_documents(location, settings)
+        before, documents = documents, read_documents(
+            location, settings, fresh=True
+        )
         if before == documents and _is_about_signature(report):
             time.sleep(SETTLE_SECONDS)
-            documents = read_documents(location, settings)
+            documents = read_documents(location, settings, fresh=True)
         if before == documents:
             return report
     return replace(report, findings=(*report.findings, Finding(

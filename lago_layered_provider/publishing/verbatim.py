@@ -58,6 +58,6 @@ def read_signature(found: Index, settings: Settings) -> Optional[bytes]:
 
 def _read(location: str, limit: int, settings: Settings) -> bytes:
     document = try_again(lambda: read_document(
-        location, limit=limit, timeout=settings.timeout
+        location, limit=limit, timeout=settings.timeout, fresh=True
     ), settings.retries)
     return document.body or b''

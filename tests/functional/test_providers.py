@@ -973,7 +973,7 @@ def find(tmp_path: Path) -> Callable[[str, Dict[str, Any]], str]:
     ('web', {'baseurl': 'http://x/y'}, ['http://x/y/a%20b\n']),
     ('web', {'baseurl': 'http://x/', 'timeout': 3}, ['http://x/a%20b\n']),
     ('web', {'base': 'x'}, ['type web', "base='x'"]),
-    ('web', {'baseurl': 3}, ['baseurl=3', 'not a URL']),
+    ('web', {'baseurl': 3}, ['baseurl=3', 'is no http or https URL']),
     ('web', {'baseurl': 'http://x', 'timeout': 'y'}, ["timeout='y'"]),
     ('gluster', {}, ["'gluster'", 'installed are:', 'dummy', 'web']),
     ('broken', {}, ["'broken' cannot be loaded", 'no_such_module']),

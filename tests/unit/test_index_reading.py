@@ -18,6 +18,8 @@ from lago_layered_provider.core.index import Index, parse_index
 from lago_layered_provider.core.wanted import Wanted
 from lago_layered_provider.index_reading import fetch_index, try_again
 from lago_layered_provider.providers import Document
+from lago_layered_provider.publishing import documents
+from lago_layered_provider.publishing.linting import lint_repository
 from lago_layered_provider.repositories import ByPath
 from lago_layered_provider.settings import Settings
 from lago_layered_provider.sources import Sources
@@ -108,6 +110,27 @@ def test_what_does_not_belong_together_is_read_again_past_the_caches(
     assert asked == [
         ('metadata', False), ('asc', False), ('metadata', True), ('asc', True)
     ]
+
+
+def test_lint_looks_again_past_the_caches(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: List[bool] = []
+
+    def read(location: str, fresh: bool = False, **_: Any) -> Document:
+        asked.append(fresh)
+        if location.endswith('.asc'):
+            read_none()
+        return Document(b'{', None)
+
+    def read_none(*_: Any) -> None:
+        raise TransferError('http://a/index', 'HTTP 404', status=404)
+
+    monkeypatch.setattr(documents, 'read_document', read)
+    monkeypatch.setattr(documents, 'open_beside', read_none)
+    assert lint_repository('http://a/r', Settings()).failed
+    # The index and its signature, twice.
+    assert asked == [False, False, True, True]
 
 
 def test_the_only_repository_is_away() -> None:
