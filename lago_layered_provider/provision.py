@@ -276,6 +276,7 @@ def fetch_missing(
     Raises:
         LayeredError: what was fetched so far is kept.
     """
+    from . import qemu_img
     from .transfer import engine, fetch
 
     settings = sources.settings
@@ -283,6 +284,7 @@ def fetch_missing(
         layer.name: sources.provider(layer.image)
         for layer in plan.missing if layer.image
     }
+    qemu_img.require()
     _warn_of_unproven(plan, sources)
     store.prepare()
     needs = _needs(plan)
@@ -299,4 +301,5 @@ def fetch_missing(
                 lock_timeout=settings.lock_timeout,
             ),
             progress=progress,
+            check=qemu_img.check,
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import (
     Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple,
 )
@@ -275,10 +274,12 @@ class _Run:
     def _check(self, found: Found) -> None:
         """Let qemu-img look at the tables, and at who writes the image."""
         path = found.file.path
-        if found.header is None or strip_suffix(path) != path:
+        if found.header is None or not found.is_safe or (
+            strip_suffix(path) != path
+        ):
             return
         try:
-            qemu_img.check(Path(self._place.path(path)), 'qcow2')
+            qemu_img.check(self._place.path(path), 'qcow2')
         except errors.ToolError as error:
             self._faults.append(f'{path}: {error.stderr or error.message}')
 

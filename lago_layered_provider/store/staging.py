@@ -65,6 +65,11 @@ class Stage:
                 raise
 
     @property
+    def path(self) -> str:
+        """Where the image is staged."""
+        return self._paths.staged(self.name)
+
+    @property
     def size(self) -> int:
         """Bytes of the image that were written, holes included."""
         return self._position
@@ -216,6 +221,13 @@ class Stage:
         length = min(length, self._position)
         with files.disk_errors(self._paths.root):
             data = os.pread(self._fd, length, 0)
+        return data.ljust(length, b'\0')
+
+    def tail(self, length: int) -> bytes:
+        """Return the last bytes, fewer when there are not as many."""
+        length = min(length, self._position)
+        with files.disk_errors(self._paths.root):
+            data = os.pread(self._fd, length, self._position - length)
         return data.ljust(length, b'\0')
 
     def mark_verified(self, record: Record) -> None:

@@ -32,17 +32,19 @@ def carry_out(
     *,
     limits: Limits,
     progress: Progress,
+    check: Callable[[str, str], None],
 ) -> None:
     """Fetch all missing layers of a plan and make them visible.
 
     Args:
         providers: the source of each missing layer, by the layer's name.
+        check: as for `Fetcher`.
 
     Raises:
         LayeredError: of the one layer that failed, or `SeveralFailed`. What
             was finished stays visible, what was begun can go on later.
     """
-    fetcher = Fetcher(plan, providers, store, limits, progress)
+    fetcher = Fetcher(plan, providers, store, limits, progress, check)
     work = _Work(plan, fetcher, store, limits, progress)
     workers: List[threading.Thread] = []
     try:

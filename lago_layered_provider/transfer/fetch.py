@@ -11,7 +11,7 @@ import contextlib
 import functools
 import time
 from dataclasses import dataclass
-from typing import Mapping, Optional, Tuple
+from typing import Callable, Mapping, Optional, Tuple
 
 from ..core import errors
 from ..core.model import Digest, Image
@@ -59,6 +59,8 @@ class Fetcher:
 
     Args:
         providers: the source of each missing layer, by the layer's name.
+        check: raises ToolError when the tables of an image are damaged,
+            given its path and format.
     """
 
     def __init__(
@@ -68,7 +70,9 @@ class Fetcher:
         store: Store,
         limits: Limits,
         progress: Progress,
+        check: Callable[[str, str], None],
     ) -> None:
+        self._check_tables = check
         self._plan = plan
         self._providers = providers
         self._store = store
@@ -231,6 +235,7 @@ class Fetcher:
             url=url,
             base_virtual_size=self._virtual_size(base) if base else None,
         )
+        self._check(image, stage.path, verified.format, url)
         for oddity in verified.oddities:
             self._progress.note(f'{layer.name}: warning: {oddity}')
         stage.mark_verified(Record(
@@ -243,6 +248,21 @@ class Fetcher:
             time=time.time(),
             published=image.timestamp,
         ))
+
+    def _check(
+        self, image: Image, path: str, fmt: str, url: str
+    ) -> None:
+        """Check the tables of an image whose header is safe."""
+        if fmt == 'raw':
+            return
+        try:
+            self._check_tables(path, fmt)
+        except errors.ToolError as error:
+            if error.status is None:
+                raise  # it is missing, or hangs
+            raise errors.UnsafeImage(
+                str(image.ref), [f'qemu-img check: {error.stderr}'], url=url
+            ) from None
 
     def _virtual_size(self, base: Layer) -> Optional[int]:
         """Return the bytes that a guest sees of a base, None if unknown."""

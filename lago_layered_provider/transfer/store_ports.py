@@ -120,6 +120,10 @@ class Stage(Protocol):
         """Take blocks in any order from now on."""
 
     @property
+    def path(self) -> str:
+        """Where the image is staged."""
+
+    @property
     def size(self) -> int:
         """Bytes of the image that were written."""
 
@@ -157,6 +161,9 @@ class Stage(Protocol):
 
     def head(self, length: int) -> bytes:
         """Return the image's first bytes."""
+
+    def tail(self, length: int) -> bytes:
+        """Return the image's last bytes."""
 
     def mark_verified(self, record: Record) -> None:
         """Say that the image is complete and proven."""

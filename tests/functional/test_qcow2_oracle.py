@@ -12,7 +12,7 @@ from typing import Any, List, Mapping, Optional, Tuple
 
 import pytest
 
-from lago_layered_provider import qemu_img
+from lago_layered_provider import processes, qemu_img
 from lago_layered_provider.core.backing_names import accepted_backings
 from lago_layered_provider.core.errors import ToolError
 from lago_layered_provider.core.model import ImageRef
@@ -147,7 +147,7 @@ def test_reads_what_qemu_reads(base: Path, kind: str) -> None:
     for path in (bottom, layer):
         compare(parse_header(read_head(path)), qemu_img.info(path, 'qcow2'))
         assert dangers_of(path, layer=path == layer) == []
-        qemu_img.check(path, 'qcow2')
+        qemu_img.check(str(path), 'qcow2')
     assert dangers_of(bottom) and dangers_of(layer, layer=False)
 
 
@@ -201,7 +201,7 @@ def test_bitmaps_stay(base: Path) -> None:
         layer, 'qcow2'
     )['format-specific']['data']['bitmaps']
     assert bitmap['name'] == 'seen'
-    qemu_img.check(layer, 'qcow2')
+    qemu_img.check(str(layer), 'qcow2')
 
 
 def guest_bytes(layer: Path) -> bytes:
@@ -234,7 +234,7 @@ def test_rebase_as_qemu_does(base: Path, kind: str) -> None:
     compare(parse_header(rebased), told)
     assert told['backing-filename'] == STORED
     assert told['backing-filename-format'] == 'qcow2'
-    qemu_img.check(layer, 'qcow2')
+    qemu_img.check(str(layer), 'qcow2')
     by_qemu = parse_header(read_head(theirs))
     ours = parse_header(rebased)
     assert ours.backing_file == by_qemu.backing_file
@@ -264,7 +264,7 @@ def test_gives_a_layer_of_2015_its_format(base: Path) -> None:
     told = qemu_img.info(layer, 'qcow2')
     assert told['backing-filename'] == STORED
     assert told['backing-filename-format'] == 'qcow2'
-    qemu_img.check(layer, 'qcow2')
+    qemu_img.check(str(layer), 'qcow2')
 
 
 def refused_to_look(path: Path) -> Optional[str]:
@@ -364,16 +364,16 @@ def test_refuses_by_hand(base: Path, at: int, form: str, value: int) -> None:
 
 def test_check_finds_damage_and_forgives_leaks(base: Path) -> None:
     fill(base)
-    qemu_img.check(base, 'qcow2')
+    qemu_img.check(str(base), 'qcow2')
     with open(base, 'r+b') as stream:
         stream.truncate(base.stat().st_size + 65536 * 3)
-    qemu_img.check(base, 'qcow2')
+    qemu_img.check(str(base), 'qcow2')
     header = parse_header(read_head(base))
     with open(base, 'r+b') as stream:
         stream.seek(header.l1_offset)
         stream.write(struct.pack('>Q', 1 << 63 | 7 << 16 | 512))
     with pytest.raises(ToolError) as caught:
-        qemu_img.check(base, 'qcow2')
+        qemu_img.check(str(base), 'qcow2')
     assert caught.value.status == 2
     assert 'check' in str(caught.value)
 
@@ -381,7 +381,7 @@ def test_check_finds_damage_and_forgives_leaks(base: Path) -> None:
 def test_check_of_a_layer_whose_base_is_elsewhere(base: Path) -> None:
     layer = create_layer(base, '')
     base.unlink()
-    qemu_img.check(layer, 'qcow2')
+    qemu_img.check(str(layer), 'qcow2')
 
 
 def test_raw_and_strange_names(
@@ -391,8 +391,52 @@ def test_raw_and_strange_names(
     raw.write_bytes(bytes(MIB))
     monkeypatch.chdir(tmp_path)
     for path in (raw, Path(raw.name)):
-        qemu_img.check(path, 'raw')
+        qemu_img.check(str(path), 'raw')
         assert qemu_img.info(path, 'raw')['virtual-size'] == MIB
+
+
+def damaged(path: Path, at: int, value: int) -> Path:
+    """Overwrite the first entry of the table that a field leads to."""
+    with open(path, 'r+b') as stream:
+        stream.seek(at)
+        stream.seek(struct.unpack('>Q', stream.read(8))[0])
+        stream.write(struct.pack('>Q', value))
+    return path
+
+
+@pytest.mark.parametrize('at, value, words', [
+    (40, 1 << 63 | 1 << 50, 'ERROR'),  # an L2 table outside of the file
+    (40, 1 << 63 | 3 << 16, 'ERROR'),  # the L1 table itself
+    (48, 0xffff << 48, 'ERROR refcount block 0 is outside image'),
+    (48, 0, 'ERROR cluster 0 refcount=0'),
+])
+def test_damaged_tables(
+    tmp_path: Path, at: int, value: int, words: str
+) -> None:
+    path = damaged(create(tmp_path / 'x', ''), at, value)
+    assert dangers_of(path, layer=False) == []  # the header is fine
+    with pytest.raises(ToolError) as caught:
+        qemu_img.check(str(path), 'qcow2')
+    said = caught.value.stderr
+    assert words in said and 'Leaked' not in said and 'json:' not in said
+    assert len(said.splitlines()) <= 4
+
+
+def test_a_check_has_limits(tmp_path: Path) -> None:
+    """Small files can demand any memory, and let qemu-img say anything."""
+    path = create(tmp_path / 'x', 'cluster_size=512')
+    os.truncate(path, 512 << 30)
+    with pytest.raises(ToolError, match='Cannot allocate memory'):
+        qemu_img.check(str(path), 'qcow2')
+    with pytest.raises(ToolError, match='may use 1.0 GiB of memory and 1 se'):
+        processes.run_limited(
+            ['sh', '-c', 'while :; do echo x; done >&2'],
+            processes.Limits(1 << 30, cpu_seconds=1, seconds=600),
+        )
+    with pytest.raises(ToolError, match='no answer within 0.1 seconds'):
+        processes.run_limited(
+            ['sleep', '60'], processes.Limits(1 << 30, 1, seconds=0.1)
+        )
 
 
 def test_missing_tool(
@@ -401,7 +445,7 @@ def test_missing_tool(
     qemu_img.require()
     monkeypatch.setenv('PATH', str(tmp_path))
     for call in (qemu_img.require,
-                 lambda: qemu_img.check(tmp_path / 'x', 'raw')):
+                 lambda: qemu_img.check(str(tmp_path / 'x'), 'raw')):
         with pytest.raises(ToolError, match='Debian: qemu-utils'):
             call()
 
