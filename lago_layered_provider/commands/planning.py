@@ -15,6 +15,9 @@ from ..repository import TemplateRepository
 from ..settings import read_flag
 from .context import NO_ROOM_STATUS, Context
 
+#: Faulty entries that are named; there may be as many as there are entries.
+SHOWN_FAULTS = 10
+
 LOGGER = logging.getLogger(__name__)
 
 
@@ -41,13 +44,25 @@ def run_pull(context: Context) -> int:
 
 
 def _all_wanted(context: Context) -> List[Wanted]:
-    """Return the newest version of every template of all repositories."""
-    return [
-        Wanted(template, None, index.location)
-        for index in context.repository.sources(context.store).read_all()
-        for template in index.templates()
-        if any(index.newest_first(template))
-    ]
+    """Return the newest version of every template of all repositories.
+
+    What an index says wrongly is left out, and named.
+    """
+    sources = context.repository.sources(context.store)
+    wanted: List[Wanted] = []
+    faults: List[errors.IndexFaults] = []
+    for index in sources.read_all():
+        for template in index.templates():
+            if any(index.newest_first(template, left_out=faults.append)):
+                wanted.append(Wanted(template, None, index.location))
+    if faults:
+        shown = [f'\n  - {fault.message}' for fault in faults[:SHOWN_FAULTS]]
+        if len(faults) > SHOWN_FAULTS:
+            shown.append(f'\n  and {len(faults) - SHOWN_FAULTS} more')
+        sources.warn(
+            f'left out, as their entries are faulty:{"".join(shown)}'
+        )
+    return wanted
 
 
 def run_init_plan(context: Context) -> int:

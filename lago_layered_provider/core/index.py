@@ -138,7 +138,8 @@ class Index:
             ) from None
 
     def newest_first(
-        self, template: str, not_after: Optional[float] = None
+        self, template: str, not_after: Optional[float] = None,
+        left_out: Callable[[errors.IndexFaults], object] = lambda fault: None,
     ) -> Iterator[Image]:
         """Return the versions of a template that are not faulty.
 
@@ -146,6 +147,7 @@ class Index:
 
         Args:
             not_after: leave out those with a later timestamp.
+            left_out: called for those that are faulty.
         """
         entries = self._entries(template)
         ages = (
@@ -159,8 +161,8 @@ class Index:
         for _, version in _latest_first(pairs):
             try:
                 yield self.image(template, version)
-            except errors.IndexFaults:
-                continue
+            except errors.IndexFaults as error:
+                left_out(error)
 
     def entries(self) -> Iterator[Tuple[str, str, Mapping[str, Any]]]:
         """Return (template, version, entry as it stands) of all versions."""
@@ -310,7 +312,7 @@ def parse_json(
     except RecursionError:
         fault = 'is nested too deeply'
     except ValueError as error:
-        kind = formats.name_kind(data)
+        kind = formats.name_magic(data)
         fault = f'is not JSON: {error}'
         if data.lstrip()[:1] == b'<':
             fault = 'expected JSON, found an HTML or XML page'

@@ -87,6 +87,8 @@ LEVELS: Mapping[str, Level] = {
     'carries-base': Level.WARNING,
     'sidecar-hash': Level.ERROR,
     'sidecar-metadata': Level.ERROR,
+    'sidecar-missing': Level.WARNING,
+    'stray-files': Level.WARNING,
     # The index of virt-builder
     'virt-syntax': Level.ERROR,
     'virt-field': Level.ERROR,

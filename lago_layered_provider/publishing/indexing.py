@@ -15,7 +15,7 @@ from ..core.model import SUFFIXES, Image, Unknown, check_name
 from ..tools import tree as disk
 from .finding import File
 from .options import Options
-from .place import SIDECARS, SIGNATURE, Known, Place
+from .place import HINT, SIDECARS, SIGNATURE, Known, Place
 
 DAY_SECONDS = 86400
 
@@ -217,11 +217,11 @@ def write_index(
     # run removes that.
     place.remove_unlisted({
         name for image in [*before.images.values(), *images.values()]
-        for name in _files_of(image)
+        for name in files_of(image)
     })
 
 
-def _files_of(image: Image) -> List[str]:
+def files_of(image: Image) -> List[str]:
     """Return the names that the files of an image may have."""
     suffixes = list(SUFFIXES.values())
     if not isinstance(image.compression, Unknown):
@@ -249,7 +249,11 @@ def replace_index(
 
     Index and signature are two files; until the second is there the
     signature is good for the old and the new index.
+
+    Raises:
+        PublishError: clients could not read all of the new index.
     """
+    _read_back(place, body)
     if key is None:
         if body != old:
             disk.write_file(place.index, body, sync=True)
@@ -268,6 +272,25 @@ def replace_index(
             disk.write_file(place.index, body, sync=True)
         disk.write_file(place.path(SIGNATURE), signature, sync=True)
     disk.sync_directory(place.root)
+
+
+def _read_back(place: Place, body: bytes) -> None:
+    """Read an index as a client does, before it replaces the old one."""
+    faults: List[str] = []
+    try:
+        found = index.parse_index(body, place.index)
+        for template, version, _ in found.entries():
+            try:
+                found.image(template, version)
+            except errors.IndexFaults as error:
+                faults.append(error.message)
+    except errors.IndexFaults as error:
+        faults.append(error.message)
+    if faults:
+        raise errors.PublishError(
+            f'{place.root}: the index that was to be written is faulty',
+            faults, hint=HINT,
+        )
 
 
 def write_verbatim(

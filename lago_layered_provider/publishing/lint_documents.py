@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Dict, Iterator, Mapping, Optional
 
 from .. import lookup_read
 from ..core import errors, lint_virt, openpgp, virt_index
-from ..core.index import Index
+from ..core.copies import PUBLISHED
+from ..core.entry import strip_suffix
+from ..core.index import Index, is_remote
 from ..core.lint import Finding, Name
 from ..core.lint_seen import Seen
-from ..core.model import Unknown
+from ..core.model import Image, Unknown, show
 from ..index_reading import try_again
 from ..settings import Settings
 from .documents import Documents, open_beside
+from .indexing import files_of
 from .lint_sources import Source
+from .place import SIDECARS, Place
+
+#: Files that are named; there may be many.
+SHOWN_STRAYS = 5
 
 
 def judge_signature(
@@ -57,6 +65,42 @@ def judge_signature(
         gpg.check(documents.index or b'', data, settings.keyring)
     except errors.LayeredError as error:
         yield Finding('signature-bad', error.message)
+
+
+def judge_strays(
+    location: str, index: Index, images: Mapping[Name, Image]
+) -> Iterator[Finding]:
+    """Name the published files of a local repository that nothing needs."""
+    if is_remote(location):
+        return
+    root = os.path.dirname(os.path.abspath(location))
+    kept = {name for image in images.values() for name in files_of(image)}
+    # The file of a faulty entry is not the one that is too many.
+    faulty = {
+        strip_suffix(str(found.get('handle')))
+        for template, version, found in index.entries()
+        if (template, version) not in images
+    }
+    strays = sorted(
+        name for name in Place(root).published()
+        if name not in kept and _plain(name) not in faulty
+    )
+    if strays:
+        shown = ', '.join(map(show, strays[:SHOWN_STRAYS]))
+        yield Finding(
+            'stray-files', f'no image of the index has {shown}'
+            + (f' and {len(strays) - SHOWN_STRAYS} more files'
+               if len(strays) > SHOWN_STRAYS else '')
+            + f' below {PUBLISHED}',
+        )
+
+
+def _plain(name: str) -> str:
+    """Return the name of an image, given one of its files."""
+    for ending in SIDECARS:
+        if name.endswith(ending):
+            name = name[:-len(ending)]
+    return strip_suffix(name)
 
 
 def judge_virt_index(

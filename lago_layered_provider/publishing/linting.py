@@ -125,6 +125,9 @@ def _judge(
     if advance is not None:
         seen = _read_all(seen, sources, settings, advance)
     findings += _judge_images(judged, seen, sources)
+    findings += lint_documents.judge_strays(
+        location, judged.index, judged.images
+    )
     findings += lint_documents.judge_virt_index(
         location, documents, settings, seen, sources
     )

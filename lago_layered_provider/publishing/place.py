@@ -172,6 +172,13 @@ class Place:
                 with contextlib.suppress(OSError):
                     os.rmdir(parent)  # fails unless it is empty
 
+    def published(self) -> Iterator[str]:
+        """Yield the files that may be served, and are not being written."""
+        return (
+            name for name in self._files()
+            if not os.path.basename(name).startswith('.')
+        )
+
     def _state(self) -> str:
         return self.path(f'{PUBLISHED}/.originals.json')
 

@@ -52,6 +52,23 @@ def test_all(box: LagoSandbox, server: Nginx) -> None:
     assert len(image_requests(server.requests())) == 4
 
 
+def test_all_names_what_it_leaves_out(
+    box: LagoSandbox, server: Nginx
+) -> None:
+    path = server.root / 'repo.metadata'
+    index = json.loads(path.read_text())
+    index['templates']['other']['versions']['v1']['virtual_size'] = 0
+    path.write_text(json.dumps(index))
+    done = box.run('template-repo', 'pull', '--all')
+    assert done.code == 0, done.output
+    said = ' '.join(done.stderr.split())
+    assert 'left out, as their entries are faulty' in said
+    assert 'other:v1: virtual_size: 0 is not' in said
+    assert [name.split(':')[1] for name in box.stored()] == [
+        'base', 'iscsi', 'nfs'
+    ]
+
+
 def test_repositories_of_ones_own(
     box: LagoSandbox, forest: Forest, tmp_path: Path
 ) -> None:

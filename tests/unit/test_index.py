@@ -214,6 +214,10 @@ FAULTY_ENTRIES: Dict[str, Any] = {
 @pytest.mark.parametrize('entry', FAULTY_ENTRIES.values(), ids=FAULTY_ENTRIES)
 def test_a_faulty_entry_disables_itself_alone(entry: Any) -> None:
     index = parse(document(v0=GOOD, v1=entry, v2=GOOD))
+    told: List[IndexFaults] = []
+    found = index.newest_first('el7', left_out=told.append)
+    assert [image.ref.version for image in found] == ['v2', 'v0']
+    assert ['el7:v1' in str(fault) for fault in told] == [True]
     with pytest.raises(IndexFaults) as caught:
         index.image('el7', 'v1')
     assert 'el7:v1' in str(caught.value)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 
+from lago_layered_provider.core.errors import PublishError
 from lago_layered_provider.core.index import SourceSpec, parse_index
 from lago_layered_provider.core.index_writing import (
     make_document, render_document,
 )
+from lago_layered_provider.publishing.indexing import replace_index
+from lago_layered_provider.publishing.place import Place
 from tests.unit.strategies import Forest, forests
 
 
@@ -35,6 +40,25 @@ def test_round_trip(forest: Forest) -> None:
     assert render_document(
         make_document(found.name, sources, other_way, 7)
     ) == data
+
+
+def test_what_clients_cannot_read_replaces_nothing(tmp_path: Path) -> None:
+    place = Place(str(tmp_path))
+    good = render_document(make_document(
+        'lab', {'lab': SourceSpec('file', {'root': '.'})}, [], 1
+    ))
+    replace_index(place, good, None, None)
+    for bad, words in (
+        (b'{"name": "lab"', 'is not JSON'),
+        (good.replace(b'"templates": {}', b'"templates": {"a": {"versions": '
+                      b'{"v1": {"source": "lab", "handle": "a", '
+                      b'"timestamp": 1, "virtual_size": 0}}}}'),
+         'virtual_size: 0 is not'),
+    ):
+        assert bad != good
+        with pytest.raises(PublishError, match=words):
+            replace_index(place, bad, good, None)
+        assert Path(place.index).read_bytes() == good
 
 
 def test_mirrors_are_kept() -> None:
