@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Optional, Tuple
 
-from .core import backing_names, qcow2, qcow2_peek
+from .core import backing_names, formats, qcow2, qcow2_peek
 from .core.errors import IndexFaults
 from .core.model import UNKNOWN, Image, Unknown
 from .lookup_read import read_range
@@ -101,9 +101,10 @@ def add_header(image: Image, head: Head, provider: Provider) -> Image:
     try:
         if head.fault:
             raise ValueError(head.fault)
-        if image.format == 'raw' or not qcow2.is_qcow2(head.image):
+        found = formats.tell_format(head.image, declared=image.format)
+        if found == 'raw':
             return replace(
-                image, format=image.format or 'raw',
+                image, format=found,
                 base=None if image.base is UNKNOWN else image.base,
             )
         header = qcow2_peek.peek_header(head.image)

@@ -1,61 +1,141 @@
-"""Tell by its first bytes what an image is; a name proves nothing.
+"""Tell by its bytes what a file is; a name proves nothing.
 
-What is no qcow2 counts as raw, unless it is known to be something else: qemu
-would take a compressed file for a disk without complaint.
+The one decision about what becomes an image: a raw image has no header, so
+all that is known to be something else is refused. qemu would take a web page,
+or a compressed file, for a disk without complaint.
 """
 
 from __future__ import annotations
 
-from typing import Optional, Tuple
+import re
+from typing import Dict, Optional, Tuple
 
+from . import xz, zstd
 from .qcow2 import is_qcow2
 
-#: So many first bytes are enough for `tell_format`.
+#: So many first and last bytes are enough for `tell_format`.
 FIRST_BYTES = 512
+LAST_BYTES = 512
 
 #: Raw disks consist of sectors.
 SECTOR_BYTES = 512
 
+#: With what units of compressed files begin, by the name of an index.
+MAGICS: Dict[str, Tuple[bytes, ...]] = {
+    'xz': (xz.HEADER_MAGIC,), 'gz': (b'\x1f\x8b',), 'zst': zstd.MAGICS,
+}
+
 #: Offset, bytes there, and what such a file is.
 _FOREIGN: Tuple[Tuple[int, bytes, str], ...] = (
-    (0, b'\xfd7zXZ\0', 'compressed by xz'),
-    (0, b'\x28\xb5\x2f\xfd', 'compressed by zstd'),
-    (0, b'\x1f\x8b', 'compressed by gzip'),
+    *((0, magic, 'compressed by xz') for magic in MAGICS['xz']),
+    *((0, magic, 'compressed by gzip') for magic in MAGICS['gz']),
+    *((0, magic, 'compressed by zstd') for magic in MAGICS['zst']),
     (0, b'BZh', 'compressed by bzip2'),
+    (0, b'\x04\x22\x4d\x18', 'compressed by lz4'),
+    (0, b'\x02\x21\x4c\x18', 'compressed by lz4'),
+    (0, b'\x5d\0\0', 'compressed by lzma'),
+    (0, b'LZIP', 'compressed by lzip'),
+    (0, b'\x89LZO\0\r\n\x1a\n', 'compressed by lzop'),
+    (0, b'7z\xbc\xaf\x27\x1c', 'a 7z archive'),
     (0, b'PK\x03\x04', 'a zip archive'),
+    (0, b'Rar!\x1a\x07', 'a rar archive'),
+    (257, b'ustar', 'a tar archive'),
     (0, b'KDMV', 'a vmdk image'),
+    (0, b'COWD', 'a vmdk image'),
     (0, b'# Disk DescriptorFile', 'a vmdk image'),
     (64, b'\x7f\x10\xda\xbe', 'a vdi image'),
     (0, b'vhdxfile', 'a vhdx image'),
     (0, b'conectix', 'a vhd image'),
     (0, b'QED\0', 'a qed image'),
+    (0, b'WithoutFreeSpace', 'a parallels image'),
+    (0, b'WithouFreSpacExt', 'a parallels image'),
     (0, b'LUKS\xba\xbe', 'encrypted (LUKS)'),
 )
 
+#: The same of the last sector.
+_FOREIGN_ENDS: Tuple[Tuple[bytes, str], ...] = (
+    (b'conectix', 'a vhd image'),
+    (b'koly', 'a dmg image'),
+)
 
-def tell_format(first: bytes) -> str:
+_HTML = re.compile(
+    rb'(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html|head|body)\b', re.I
+)
+
+#: No text has them, and no disk is without.
+_CONTROLS = re.compile('[\0-\x08\x0e-\x1f\x7f]')
+
+#: A text is not told by less, and so much of it is shown.
+_LEAST_CHARACTERS = 4
+_SHOWN_CHARACTERS = 40
+
+
+def tell_format(
+    first: bytes, *, declared: Optional[str] = None,
+    size: Optional[int] = None, last: bytes = b'',
+) -> str:
     """Return the format of an image: qcow2 or raw.
 
     Args:
         first: its first `FIRST_BYTES` bytes, fewer if it has no more.
+        declared: the format that somebody has given for it.
+        size: its bytes in all, where known.
+        last: its last `LAST_BYTES` bytes, where known.
 
     Raises:
-        ValueError: it is something else; the message says what.
+        ValueError: it is something else, or not what was declared; the
+            message says what.
     """
-    if is_qcow2(first):
-        return 'qcow2'
     if not first:
         raise ValueError('it is empty')
-    kind = name_kind(first)
-    if kind:
-        raise ValueError(f'it is {kind}, expected qcow2 or raw')
-    return 'raw'
+    found = 'qcow2' if is_qcow2(first) else 'raw'
+    kind = None if found == 'qcow2' else name_kind(first, last)
+    if kind is not None:
+        raise ValueError(
+            f'it is {kind}, expected {declared or "qcow2 or raw"}'
+        )
+    if declared not in (None, found):
+        # Never the one or the other: who guesses, as qemu does, would give
+        # a guest other bytes, or files of the host.
+        raise ValueError(
+            'it is a qcow2 image, expected raw' if found == 'qcow2'
+            else 'it is no qcow2 image'
+        )
+    if found == 'raw' and size is not None and size % SECTOR_BYTES:
+        raise ValueError(
+            f'it is no image: no qcow2, and its {size} bytes are not whole '
+            f'sectors of {SECTOR_BYTES}, as a raw image has them'
+        )
+    return found
 
 
-def name_kind(first: bytes) -> Optional[str]:
-    """Return what a file is by its first bytes, None where they do not tell.
-    """
+def name_kind(first: bytes, last: bytes = b'') -> Optional[str]:
+    """Say what a file is that is surely no raw disk, None for a disk."""
+    if _HTML.match(first):
+        return 'an HTML page'
+    return name_magic(first, last) or _name_text(first)
+
+
+def name_magic(first: bytes, last: bytes = b'') -> Optional[str]:
+    """Say what a file is that has a mark of its kind, None for others."""
     for offset, magic, kind in _FOREIGN:
-        if first[offset:offset + len(magic)] == magic:
+        if first.startswith(magic, offset):
+            return kind
+    for magic, kind in _FOREIGN_ENDS:
+        if last.startswith(magic):
             return kind
     return None
+
+
+def _name_text(first: bytes) -> Optional[str]:
+    """Say that a file is a text, and how it begins; None for another."""
+    try:
+        text = first.decode()
+    except UnicodeDecodeError as error:
+        if error.reason != 'unexpected end of data':
+            return None
+        text = first[:error.start].decode()  # a character was cut in two
+    line = text.strip()[:_SHOWN_CHARACTERS].partition('\n')[0]
+    if len(line) < _LEAST_CHARACTERS or _CONTROLS.search(text):
+        return None
+    return f'a text that begins with {line!r}'

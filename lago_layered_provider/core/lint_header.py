@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Iterator, Optional
 
-from . import backing_names, safety
+from . import backing_names, formats, safety
 from .lint import Finding
 from .lint_seen import Seen
 from .model import Image, Unknown
@@ -15,19 +15,14 @@ def judge_format(
     raw: Image, seen: Seen, base: Optional[Image]
 ) -> Iterator[Finding]:
     name = raw.ref.short
+    fault = _format_fault(raw, seen)
     if seen.head_fault:
         yield Finding(
             'damaged', f'{seen.url} cannot be decompressed: '
             f'{seen.head_fault}', name,
         )
-    elif raw.format == 'raw' and seen.is_qcow2:
-        yield Finding(
-            'format', 'is a qcow2 image; the index says raw', name
-        )
-    elif raw.format == 'qcow2' and seen.is_qcow2 is False:
-        yield Finding(
-            'format', 'is no qcow2 image, as the index says', name
-        )
+    elif fault:
+        yield Finding('format', fault, name)
     elif seen.header_fault:
         yield Finding('header', seen.header_fault, name)
     elif seen.is_qcow2 is False and base is not None:
@@ -44,6 +39,20 @@ def judge_format(
         )
 
 
+def _format_fault(raw: Image, seen: Seen) -> str:
+    """Say why an image has no format that it may have, '' if it has."""
+    if seen.first is None:
+        return ''
+    try:
+        formats.tell_format(
+            seen.first, declared=raw.format, size=seen.file_size,
+            last=seen.content.last if seen.content else seen.last,
+        )
+    except ValueError as error:
+        return str(error)
+    return ''
+
+
 def judge_header(
     raw: Image, seen: Seen, header: Qcow2Header, base: Optional[Image],
     base_seen: Optional[Seen],
@@ -53,7 +62,9 @@ def judge_header(
     # The backing file is judged above, under codes of its own.
     expected = None if header.backing_file is None else [header.backing_file]
     for danger in safety.find_dangers(
-        header, expected_backing=expected, file_size=seen.file_size,
+        header, expected_backing=expected,
+        base_format=base_seen.format if base_seen else None,
+        file_size=seen.file_size,
     ):
         yield Finding('unsafe', danger, name)
     if raw.virtual_size not in (None, header.virtual_size):

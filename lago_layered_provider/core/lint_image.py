@@ -51,6 +51,11 @@ def judge_image(
     if seen.content is not None:
         yield from _judge_content(seen, seen.content)
     yield from _judge_digests(raw, seen)
+    if seen.unpaired and not (seen.missing or seen.trouble):
+        yield Finding(
+            'sidecar-missing', f'a plain Lago cannot fetch it without its '
+            f'sidecar {", ".join(seen.unpaired)}', name,
+        )
 
 
 def _judge_sizes(raw: Image, seen: Seen) -> Iterator[Finding]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
+from .formats import tell_format
 from .lint import Finding
 from .model import Digest, Image
-from .qcow2 import Qcow2Header
+from .qcow2 import Qcow2Header, is_qcow2
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class Content:
     """What the whole of an image is, read to its end.
 
     Attributes:
-        size, digests: of the uncompressed image.
+        size, digests, last: of the uncompressed image; `last` is its last
+            bytes.
         file_sha512: of the file as it is fetched.
         fault: why it could not be read to its end.
     """
@@ -23,6 +25,7 @@ class Content:
     size: int
     digests: Tuple[Digest, ...] = ()
     file_sha512: str = ''
+    last: bytes = b''
     fault: str = ''
 
 
@@ -47,13 +50,16 @@ class Seen:
         faults: what is wrong, found while it was looked at.
         total: bytes of the file as the source has it.
         head_fault: why the beginning cannot be decompressed.
-        is_qcow2: None where the beginning could not be read.
+        first: bytes of the uncompressed image, None where they could not be
+            read.
+        last: bytes of it, where they were read.
         header: of a qcow2 image, None where it cannot be understood.
         header_fault: why not.
         size: bytes of the uncompressed image, as the end of the file says.
         units: blocks or frames that can be decoded each for itself; None
             where that was not told.
         hashed: the digest in the sidecar `.hash`.
+        unpaired: endings of the sidecars that are not there.
         content: when it was read to its end.
     """
 
@@ -64,14 +70,29 @@ class Seen:
     faults: Tuple[Finding, ...] = ()
     total: Optional[int] = None
     head_fault: str = ''
-    is_qcow2: Optional[bool] = None
+    first: Optional[bytes] = None
+    last: bytes = b''
     header: Optional[Qcow2Header] = None
     header_fault: str = ''
     size: Optional[int] = None
     units: Optional[int] = None
     hashed: Optional[Digest] = None
+    unpaired: Tuple[str, ...] = ()
     mirrors: Tuple[MirrorFile, ...] = ()
     content: Optional[Content] = None
+
+    @property
+    def is_qcow2(self) -> Optional[bool]:
+        """Whether it is a qcow2 image, None where that was not seen."""
+        return None if self.first is None else is_qcow2(self.first)
+
+    @property
+    def format(self) -> Optional[str]:
+        """Its format, None where that was not seen, or it has none."""
+        try:
+            return tell_format(self.first or b'')
+        except ValueError:
+            return None
 
     @property
     def file_size(self) -> Optional[int]:

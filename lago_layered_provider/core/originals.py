@@ -38,6 +38,7 @@ class Original:
         time: of the file, in seconds since 1970.
         backing: the backing file, as the header names it; None for none. A
             path inside the directory is one from the directory on.
+        backing_format: the format that the header gives for it.
         metadata: what lies beside it as `.metadata`.
         entry: what an index that another tool wrote says of the file.
     """
@@ -47,6 +48,7 @@ class Original:
     time: float
     date: str
     backing: Optional[str] = None
+    backing_format: Optional[str] = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     entry: Optional[Image] = None
 

@@ -175,12 +175,21 @@ class _Decision:
         elif base is not None and base in self._library.images:
             image = self._library.images[base]
             time, inherited = image.timestamp, image.metadata
-            fmt = image.format or 'qcow2'
+            fmt = image.format
+        if None not in (fmt, original.backing_format) and (
+            fmt != original.backing_format
+        ):
+            self.faults.append(
+                f'{path}: its header says that its base is '
+                f'{original.backing_format}, and {base} is {fmt}: a guest '
+                f'would see other bytes'
+            )
         before = self._library.newest(template)
         if before is not None and before.metadata is not None:
             inherited = before.metadata
         return Draft(
-            original, template, version, base, fmt,
+            original, template, version, base,
+            fmt or original.backing_format,
             # Copying has given files new times; a base is never the younger.
             max(int(original.time), time),
             original.describe() or dict(inherited or {}),

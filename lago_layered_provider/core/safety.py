@@ -49,6 +49,7 @@ def find_dangers(
     header: Qcow2Header,
     *,
     expected_backing: Optional[Collection[str]],
+    base_format: Optional[str] = None,
     file_size: Optional[int] = None,
     virtual_size: Optional[int] = None,
 ) -> List[str]:
@@ -57,11 +58,12 @@ def find_dangers(
     Args:
         expected_backing: what the header may name, for an image as it was
             published `backing_names.Accepted`; None for a bottom image.
+        base_format: of what it stands on, None when not known.
         file_size: bytes of the uncompressed file, None when not known.
         virtual_size: bytes that the index announced, None when it is silent.
     """
     dangers = [
-        *_check_backing(header, expected_backing),
+        *_check_backing(header, expected_backing, base_format),
         *_check_features(header),
         *_check_tables(header, file_size),
         *_check_bitmaps(header, file_size),
@@ -69,6 +71,8 @@ def find_dangers(
     if header.dirty and expected_backing is not None:
         # The store rewrites the header of a layer: only of a closed image.
         dangers.append('the layer was not closed cleanly (dirty bit)')
+    if header.virtual_size == 0:
+        dangers.append('its disk has 0 bytes')
     if virtual_size is not None and header.virtual_size != virtual_size:
         dangers.append(
             f'virtual size {header.virtual_size} bytes, the index says '
@@ -90,7 +94,8 @@ def find_oddities(
 
 
 def _check_backing(
-    header: Qcow2Header, expected: Optional[Collection[str]]
+    header: Qcow2Header, expected: Optional[Collection[str]],
+    base_format: Optional[str],
 ) -> Iterator[str]:
     name = header.backing_file
     if expected is None:
@@ -111,6 +116,14 @@ def _check_backing(
         yield (
             f'backing format {header.backing_format!r}, expected '
             + ' or '.join(BACKING_FORMATS)
+        )
+    elif None not in (header.backing_format, base_format) and (
+        header.backing_format != base_format
+    ):
+        # With another format a guest sees other bytes.
+        yield (
+            f'backing format {header.backing_format!r}, but its base is '
+            f'{base_format}'
         )
 
 

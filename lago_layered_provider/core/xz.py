@@ -30,6 +30,9 @@ HEADER_MAGIC = b'\xfd7zXZ\x00'
 _FOOTER_MAGIC = b'YZ'
 _RESERVED_BLOCK_FLAGS = 0x3C
 
+#: Id of the filter that every file has (5.3.1).
+_LZMA2 = 0x21
+
 
 class BadXz(ValueError):
     """Bytes that are not what the .xz specification demands."""
@@ -144,6 +147,33 @@ def parse_block_header(data: bytes) -> BlockHeader:
     if sizes[0] == 0:
         raise BadXz('an xz block of no bytes')
     return BlockHeader(len(data), sizes[0], sizes[1])
+
+
+def parse_dictionary_size(data: bytes) -> Optional[int]:
+    """Return the bytes of a block's dictionary (5.3.1).
+
+    Args:
+        data: the block from its header on, or more than its header.
+
+    Returns:
+        None when no filter of LZMA2 can be read there.
+    """
+    try:
+        header = data[:block_header_size(data[0])]
+        position = 2
+        for flag in (0x40, 0x80):
+            if header[1] & flag:
+                position = (parse_integer(header, position) or (0, 0))[1]
+        for _ in range((header[1] & 3) + 1):
+            kind, position = parse_integer(header, position) or (0, 0)
+            size, position = parse_integer(header, position) or (0, 0)
+            if kind == _LZMA2:
+                bits = header[position]
+                return (2 | bits & 1) << bits // 2 + 11
+            position += size
+    except (BadXz, IndexError):
+        pass
+    return None
 
 
 def parse_integer(data: bytes, position: int) -> Optional[Tuple[int, int]]:

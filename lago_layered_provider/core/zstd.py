@@ -63,6 +63,23 @@ def parse_content_size(head: bytes) -> Optional[int]:
     return value + 256 if size == 2 else value
 
 
+def parse_window_size(head: bytes) -> Optional[int]:
+    """Return the bytes that decoding a frame needs to look back (3.1.1.1.2).
+
+    Args:
+        head: the first bytes of the frame.
+
+    Returns:
+        None when it is no frame, or is cut off.
+    """
+    if not head.startswith(FRAME_MAGIC) or len(head) < 6:
+        return None
+    if head[4] & 0x20:  # a single segment: all that it makes
+        return parse_content_size(head)
+    base = 1 << 10 + (head[5] >> 3)
+    return base + (base >> 3) * (head[5] & 7)
+
+
 def parse_seek_table(
     tail: bytes, file_size: int
 ) -> Union[Tuple[Block, ...], Needed, None]:

@@ -27,6 +27,7 @@ from .http_deadline import (
 )
 from .http_errors import network, refuse
 from .http_headers import (
+    find_coding,
     find_validator,
     may_be_same,
     parse_range,
@@ -36,8 +37,7 @@ from .http_stream import READ_BYTES, HttpStream
 from .lago_methods import LagoMethods
 
 #: `Accept-Encoding`: nginx and others drop Range when they compress on the
-#: way. A `Content-Encoding` that comes nevertheless belongs to the file as it
-#: is stored (apache labels .gz files so): images are never decoded here.
+#: way. Images are never decoded here.
 _HEADERS = {
     'Accept-Encoding': 'identity',
     'User-Agent': f'lago-layered-provider/{__version__}',
@@ -94,6 +94,7 @@ class HttpProvider(LagoMethods):
         if response.status_code != 200:
             refuse(self.locate(path), response)
         response.close()
+        self._check_coding(path, response)
         return FileInfo(
             parse_size(response.headers), find_validator(response.headers)
         )
@@ -158,11 +159,23 @@ class HttpProvider(LagoMethods):
     ) -> HttpStream:
         if response.status_code == 200:
             total = parse_size(response.headers)
+        self._check_coding(path, response)
         ends = [size for size in (end, total) if size is not None]
         return HttpStream(
             self.locate(path), response, self.timeout, start=start,
             stop=min(ends) if ends else stop, total=total,
         )
+
+    def _check_coding(self, path: str, response: requests.Response) -> None:
+        coding = find_coding(path, response.headers)
+        if coding:
+            response.close()
+            raise TransferError(
+                self.locate(path), f'the server compresses it on the way '
+                f'(Content-Encoding: {coding}), although it was asked not to',
+                status=response.status_code,
+                hint='Its admin has to switch that off for images.',
+            )
 
     def _url(self, path: str) -> str:
         quoted = quote(path, safe="/%!$&'()*+,:;=@~")

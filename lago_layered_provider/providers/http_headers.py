@@ -66,6 +66,19 @@ def find_validator(headers: Mapping[str, str]) -> Optional[str]:
     return None
 
 
+def find_coding(path: str, headers: Mapping[str, str]) -> str:
+    """Return the coding that a server has put on a file, '' for none (8.4).
+
+    One that the name of the file tells belongs to the file as it is stored:
+    apache labels .gz files so.
+    """
+    coding = headers.get('Content-Encoding', '').strip().lower()
+    stored = {'gz': 'gzip', 'zst': 'zstd'}.get(path.rpartition('.')[2], 'xz')
+    if coding in ('', 'identity', stored, f'x-{stored}'):
+        return ''
+    return coding
+
+
 def may_be_same(validator: Optional[str], headers: Mapping[str, str]) -> bool:
     """Tell whether an answer is of the state that `validator` names.
 

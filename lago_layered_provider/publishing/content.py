@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Iterator, Optional
 
-from ..core import errors, qcow2
+from ..core import errors, formats, qcow2
 from ..core.model import SUFFIXES
 from ..core.rebase import rebase_header
 from ..store import sparse
 from ..tools import files
 from ..transfer.decode import CorruptStream, decode_all
+from .place import HINT
 
 READ_BYTES = 4 << 20
 
@@ -33,7 +34,7 @@ def read_original(
     Raises:
         PublishError: it cannot be read, or is damaged.
     """
-    chunks = _decode(path)
+    chunks = _check_format(path, _decode(path))
     if base is None:
         return chunks
     return _with_base(path, chunks, base, base_format or 'qcow2')
@@ -55,6 +56,25 @@ def _with_base(
     except qcow2.BadHeader as error:
         raise errors.PublishError(path, [str(error)]) from None
     yield from chunks
+
+
+def _check_format(path: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Pass an image on; refuse it at its end if it is none after all.
+
+    Of a compressed file nobody has seen the end before.
+    """
+    first = last = b''
+    size = 0
+    for chunk in chunks:
+        if len(first) < formats.FIRST_BYTES:
+            first = (first + chunk)[:formats.FIRST_BYTES]
+        last = (last + chunk[-formats.LAST_BYTES:])[-formats.LAST_BYTES:]
+        size += len(chunk)
+        yield chunk
+    try:
+        formats.tell_format(first, size=size, last=last)
+    except ValueError as error:
+        raise errors.PublishError(path, [str(error)], hint=HINT) from None
 
 
 def _decode(path: str) -> Iterator[bytes]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Iterator, Optional, Sequence
 
 from ..core import errors
+from ..core.formats import LAST_BYTES
 from ..core.model import DIGEST_LENGTHS, Digest, Image, Unknown
 from ..tools import files, tree
 from ..transfer.decode import CorruptStream, decode_all
@@ -32,10 +33,15 @@ class Copied:
 
     size: int
     first: bytes
+    last: bytes
 
     def head(self, length: int) -> bytes:
         """Return the image's first bytes."""
         return self.first[:length]
+
+    def tail(self, length: int) -> bytes:
+        """Return the image's last bytes."""
+        return self.last[-length:]
 
 
 def fetch_file(
@@ -120,13 +126,14 @@ def prove(
     digester = Digester(
         name for name in DIGEST_LENGTHS if name in announced.union(DIGESTS)
     )
-    size, first = 0, b''
+    size, first, last = 0, b'', b''
     try:
         for piece in _decode(image, path):
             digester.update(piece)
             size += len(piece)
             if len(first) < HEAD_BYTES:
                 first += piece[:HEAD_BYTES - len(first)]
+            last = (last + piece[-LAST_BYTES:])[-LAST_BYTES:]
             if image.size is not None and size > image.size:
                 break
         made = digester.finish()
@@ -138,7 +145,9 @@ def prove(
             expected=f'{image.size} bytes', found=f'{size} bytes',
         )
     _compare(image, made, url)
-    verified = verify_staged(image, base, Copied(size, first), url=url)
+    verified = verify_staged(
+        image, base, Copied(size, first, last), url=url
+    )
     return replace(
         image, size=size, compressed_size=os.path.getsize(path),
         format=verified.format, virtual_size=verified.virtual_size,

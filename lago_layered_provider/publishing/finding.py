@@ -13,7 +13,7 @@ from typing import (
 )
 
 from .. import lookup_header
-from ..core import qcow2, qcow2_peek, safety
+from ..core import formats, qcow2, qcow2_peek, safety
 from ..core.copies import PUBLISHED
 from ..core.entry import strip_suffix
 from ..core.errors import LayeredError
@@ -22,6 +22,7 @@ from ..core.originals import ENDINGS, RAW_ENDINGS, Original
 from ..core.qcow2 import Qcow2Header
 from ..providers.file import FileProvider
 from ..tools import files
+from . import local_images
 from .content import compression_of
 from .place import INDEX, Known, identify
 
@@ -42,11 +43,17 @@ class File:
 
 @dataclass(frozen=True)
 class Found:
-    """An image that was looked into; `header` is None for a raw one."""
+    """An image that was looked into.
+
+    Attributes:
+        header: None for a raw one.
+        is_safe: qemu may open it.
+    """
 
     file: File
     original: Original
     header: Optional[Qcow2Header]
+    is_safe: bool
 
 
 def list_files(root: str) -> List[File]:
@@ -97,27 +104,55 @@ def examine(
         faults.append(f'{file.path}: {error}')
         return None
     metadata = _read_metadata(root, file.path, faults)
-    header = None
-    if qcow2.is_qcow2(head.image):
+    entry = listed.get(file.path)
+    fmt = _tell_format(root, file.path, head, metadata, entry, faults)
+    if fmt is None:
+        return None
+    header, is_safe = None, True
+    if fmt == 'qcow2':
         header = _read_header(file.path, head, faults)
         if header is None:
             return None
-    elif not _looks_raw(file.path, metadata):
-        if strip_suffix(file.path).endswith(ENDINGS):
-            faults.append(
-                f'{file.path}: {head.fault or "it is no qcow2 image"}'
-            )
-        return None
+        dangers = list(_dangers(header))
+        faults.extend(f'{file.path}: {danger}' for danger in dangers)
+        is_safe = not dangers
     stat = os.stat(os.path.join(root, file.path))
     return Found(file, Original(
         path=file.path,
-        format='raw' if header is None else 'qcow2',
+        format=fmt,
         time=stat.st_mtime,
         date=time.strftime('%Y-%m-%d', time.gmtime(stat.st_mtime)),
         backing=_backing(root, file.path, header),
+        backing_format=header.backing_format if header else None,
         metadata=metadata,
-        entry=listed.get(file.path),
-    ), header)
+        entry=entry,
+    ), header, is_safe)
+
+
+def _tell_format(
+    root: str, path: str, head: lookup_header.Head,
+    metadata: Mapping[str, Any], entry: Optional[Image], faults: List[str],
+) -> Optional[str]:
+    """Return the format of an image; None for what is none.
+
+    Where the name or a sidecar speaks of an image, it is a fault that there
+    is none. A raw one has to be called so: it has no header.
+    """
+    plain = strip_suffix(path)
+    looks_raw = bool(metadata) or plain.endswith(RAW_ENDINGS)
+    declared = entry.format if entry else None
+    if not looks_raw and not qcow2.is_qcow2(head.image):
+        declared = 'qcow2'
+    try:
+        if head.fault and not qcow2.is_qcow2(head.image):
+            raise ValueError(head.fault)
+        if plain == path:
+            return local_images.read_format(os.path.join(root, path), declared)
+        return formats.tell_format(head.image, declared=declared)
+    except (ValueError, OSError) as error:
+        if looks_raw or plain.endswith(ENDINGS):
+            faults.append(f'{path}: {error}')
+        return None
 
 
 def _read_header(
@@ -130,7 +165,6 @@ def _read_header(
     except qcow2.BadHeader as error:
         faults.append(f'{path}: {error}')
         return None
-    faults.extend(f'{path}: {danger}' for danger in _dangers(header))
     return header
 
 
@@ -194,10 +228,6 @@ def _read_metadata(
             return found
         faults.append(f'{name}.metadata: is not a JSON object')
     return {}
-
-
-def _looks_raw(path: str, metadata: Mapping[str, Any]) -> bool:
-    return bool(metadata) or strip_suffix(path).endswith(RAW_ENDINGS)
 
 
 def _backing(

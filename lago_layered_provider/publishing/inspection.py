@@ -14,8 +14,8 @@ from typing import (
 
 from .. import lookup, lookup_header, lookup_read, lookup_size
 from ..core import (
-    block_map, entry, errors, index, model, qcow2, qcow2_peek, sidecar, xz,
-    zstd,
+    block_map, entry, errors, formats, index, model, qcow2, qcow2_peek,
+    sidecar, xz, zstd,
 )
 from ..core.block import Needed
 from ..core.lint import Finding
@@ -58,8 +58,8 @@ class Inspector:
         Raises:
             TransferError: its source cannot be asked.
         """
-        image, faults, hashed = self._read_sidecars(image)
-        seen = Seen(image, faults=tuple(faults), hashed=hashed)
+        seen = self._read_sidecars(image)
+        image = seen.image
         found = self._find(image)
         if found is None:
             return replace(
@@ -84,6 +84,7 @@ class Inspector:
         ), head, self._provider)
         try:
             size, units = self._read_end(seen.image, head, total)
+            seen = replace(seen, last=self._read_last(seen, total))
         except xz.BadXz as error:
             size, units = None, None
             seen = replace(seen, faults=(*seen.faults, Finding(
@@ -122,9 +123,7 @@ class Inspector:
                     raise
         return None
 
-    def _read_sidecars(
-        self, image: Image
-    ) -> Tuple[Image, List[Finding], Optional[Digest]]:
+    def _read_sidecars(self, image: Image) -> Seen:
         """Read `.metadata` and `.hash`, where they are."""
         faults: List[Finding] = []
         hashed = None
@@ -135,11 +134,17 @@ class Inspector:
         )
         if packed not in names:
             names.append(packed)
+        unpaired = []
         data = self._read_first(names, '.metadata', faults, image)
         if data is not None:
             image = self._add_metadata(image, data, faults)
+        elif not faults:
+            unpaired.append('.metadata')
+        before = len(faults)
         data = self._read_first(names, '.hash', faults, image)
-        if data is not None:
+        if data is None and len(faults) == before:
+            unpaired.append('.hash')
+        elif data is not None:
             words = data.decode('ascii', 'replace').split()
             try:
                 hashed = Digest('sha1', words[0].lower() if words else '')
@@ -147,7 +152,10 @@ class Inspector:
                 faults.append(_sidecar_fault(image, 'hash', str(error)))
             else:
                 image = replace(image, digests=image.digests or (hashed,))
-        return image, faults, hashed
+        return Seen(
+            image, faults=tuple(faults), hashed=hashed,
+            unpaired=tuple(unpaired),
+        )
 
     def _read_first(
         self, names: Sequence[str], suffix: str, faults: List[Finding],
@@ -182,6 +190,16 @@ class Inspector:
             ]
             return image
         return sidecar.add_sidecar(image, document)
+
+    def _read_last(self, seen: Seen, total: Optional[int]) -> bytes:
+        """Return the last bytes of a raw image that is not compressed."""
+        if seen.is_qcow2 is not False or seen.image.compression or not total:
+            return b''
+        start = max(0, total - formats.LAST_BYTES)
+        part = self._ask(lambda: lookup_read.read_range(
+            self._provider, seen.image.file, start, total
+        ))
+        return part.data if part.start == start else b''
 
     def _read_end(
         self, image: Image, head: Head, total: Optional[int]
@@ -239,17 +257,20 @@ def _read_header(seen: Seen, head: Head, provider: Provider) -> Seen:
     """Add what the first bytes tell, and what is wrong with them."""
     if head.fault and not head.image:
         return seen
-    is_qcow2 = qcow2.is_qcow2(head.image)
-    seen = replace(seen, is_qcow2=is_qcow2, head_fault='')
-    if not is_qcow2 and head.fault:
+    seen = replace(
+        seen, first=head.image[:formats.FIRST_BYTES], head_fault=''
+    )
+    if not seen.is_qcow2 and head.fault:
         return replace(seen, head_fault=head.fault)
-    if is_qcow2 and seen.image.format != 'raw':
+    if seen.is_qcow2 and seen.image.format != 'raw':
         try:
             header = qcow2_peek.peek_header(head.image)
             seen = replace(seen, header=header)
         except qcow2.BadHeader as error:
             reason = head.fault or str(error)
             return replace(seen, header_fault=reason)
+    elif seen.first and formats.name_kind(seen.first):
+        return seen  # it is no image at all, which will be said
     try:
         return replace(seen, image=lookup_header.add_header(
             seen.image, head, provider

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Iterator, List, Tuple
+from typing import Iterator, List, Optional, Tuple
 
 from .. import backing
 from ..core import errors, formats, qcow2, safety
@@ -55,8 +55,11 @@ def examine(path: str) -> LocalImage:
     )
 
 
-def read_format(path: str) -> str:
-    """Tell the format of a file by its first bytes.
+def read_format(path: str, declared: Optional[str] = None) -> str:
+    """Tell the format of a file by its bytes.
+
+    Args:
+        declared: the format that somebody has given for it.
 
     Raises:
         ValueError: it is no image; says what it is.
@@ -67,14 +70,12 @@ def read_format(path: str) -> str:
     if not os.path.isfile(path):
         raise ValueError('it is no file')
     with files.open_binary(path) as stream:
-        fmt = formats.tell_format(stream.read(formats.FIRST_BYTES))
-    size = os.path.getsize(path)
-    if fmt == 'raw' and size % formats.SECTOR_BYTES:
-        raise ValueError(
-            f'it is no image: no qcow2, and its {size} bytes are not whole '
-            f'sectors of {formats.SECTOR_BYTES}, as a raw image has them'
+        first = stream.read(formats.FIRST_BYTES)
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - formats.LAST_BYTES))
+        return formats.tell_format(
+            first, declared=declared, size=size, last=stream.read()
         )
-    return fmt
 
 
 def read_header(path: str) -> qcow2.Qcow2Header:

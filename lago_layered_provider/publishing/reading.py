@@ -6,6 +6,7 @@ import hashlib
 from typing import Callable, Iterator, Optional
 
 from ..core import errors
+from ..core.formats import LAST_BYTES
 from ..core.lint_seen import Content
 from ..core.model import DIGEST_LENGTHS, Image, Unknown
 from ..transfer.decode import CorruptStream, decode_all
@@ -49,6 +50,7 @@ def _read(
 ) -> Content:
     packed = hashlib.sha512()
     size = read = 0
+    last = b''
 
     def chunks() -> Iterator[bytes]:
         nonlocal read
@@ -65,5 +67,6 @@ def _read(
 
     for piece in decode_all(chunks(), compression):
         size += len(piece)
+        last = (last + piece[-LAST_BYTES:])[-LAST_BYTES:]
         digester.update(piece)
-    return Content(size, digester.finish(), packed.hexdigest())
+    return Content(size, digester.finish(), packed.hexdigest(), last=last)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Dict, Optional, Tuple
+import contextlib
+from typing import Dict, Tuple, Union
 
-from ..core import errors
-from ..core.model import Digest, Image
+from ..core import errors, formats
+from ..core.model import Digest, Image, Unknown
+from .ports import Stream
 
 _HINT = 'It was not kept; tell the admin of the repository.'
 
@@ -20,15 +22,21 @@ def algorithms(image: Image) -> Tuple[str, ...]:
     return tuple(announced)
 
 
-def check_total(image: Image, total: Optional[int], location: str) -> None:
+def check_total(image: Image, stream: Stream, location: str) -> None:
     """Raise SizeMismatch when a file has another size than announced."""
+    total = stream.total
     expected = image.compressed_size
     if expected is None and image.compression is None:
         expected = image.size
     if None not in (total, expected) and total != expected:
+        first = b''
+        if stream.start == 0:
+            with contextlib.suppress(errors.TransferError):
+                first = stream.read(formats.FIRST_BYTES)
         raise errors.SizeMismatch(
             str(image.ref), what=f'size of {location}',
-            expected=f'{expected} bytes', found=f'{total} bytes',
+            expected=f'{expected} bytes',
+            found=f'{total} bytes{_comma_kind(first, image.compression)}',
             hint=(
                 'The index and the file do not belong together; the '
                 'repository may be in the middle of an update.'
@@ -36,23 +44,47 @@ def check_total(image: Image, total: Optional[int], location: str) -> None:
         )
 
 
-def check_size(image: Image, size: int, location: str) -> None:
-    """Raise SizeMismatch when an image is not as large as announced."""
+def _comma_kind(
+    first: bytes, compression: Union[str, None, Unknown] = None
+) -> str:
+    """Return what a wrong file is, '' if its first bytes do not tell."""
+    kind = formats.name_kind(first)
+    own = formats.MAGICS.get(str(compression), ())
+    if kind is None or first.startswith(own):
+        return ''
+    return f', {kind}'
+
+
+def check_size(
+    image: Image, size: int, location: str, first: bytes = b''
+) -> None:
+    """Raise SizeMismatch when an image is not as large as announced.
+
+    Args:
+        first: its first bytes; the message says what they are of.
+    """
     if image.size is not None and size != image.size:
-        raise wrong_size(image, f'{size} bytes', location)
+        raise wrong_size(
+            image, f'{size} bytes{_comma_kind(first)}', location
+        )
 
 
 def check_digests(
-    image: Image, digests: Tuple[Digest, ...], location: str
+    image: Image, digests: Tuple[Digest, ...], location: str,
+    first: bytes = b'',
 ) -> None:
-    """Raise DigestMismatch when one of them is not the announced one."""
+    """Raise DigestMismatch when one of them is not the announced one.
+
+    Args:
+        first: as for `check_size`.
+    """
     announced = image.checked
     for digest in digests:
         if announced and digest.algorithm == announced.algorithm:
             if digest != announced:
                 raise errors.DigestMismatch(
                     str(image.ref), what=f'{digest.algorithm} of the '
-                    f'image from {location}',
+                    f'image from {location}{_comma_kind(first)}',
                     expected=announced.value, found=digest.value,
                     hint=(
                         'The download was damaged or the repository '

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import Iterable, Iterator, Optional
 
-from ..core import zstd
+from ..core.formats import MAGICS
 from .decoders import Checkpoint, Decoder, MemberDecoder, PlainDecoder
 from .parallel import BlockPool, ParallelXzDecoder
 from .units import CorruptStream, open_gzip, open_zstd
@@ -30,8 +30,6 @@ __all__ = [
     'BlockPool', 'Checkpoint', 'CorruptStream', 'Decoder', 'decode_all',
     'make_decoder',
 ]
-
-GZIP_MAGIC = b'\x1f\x8b'
 
 
 def make_decoder(
@@ -55,9 +53,9 @@ def make_decoder(
     if compression == 'xz':
         return XzDecoder(consumed, preamble)
     if compression == 'gz':
-        return MemberDecoder(open_gzip, consumed, (GZIP_MAGIC,), b'\0')
+        return MemberDecoder(open_gzip, consumed, MAGICS['gz'], b'\0')
     if compression == 'zst':
-        return MemberDecoder(open_zstd, consumed, zstd.MAGICS)
+        return MemberDecoder(open_zstd, consumed, MAGICS['zst'])
     raise ValueError(f'unknown compression {compression!r}')
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, Iterator, Optional, Protocol, Sequence
 
+from ..core import formats
 from .units import PIECE_BYTES, CorruptStream, Opened, Unit
 
 #: Input is handled in slices: decoders copy what is left of it at the end
@@ -107,6 +108,7 @@ class MemberDecoder:
         magics: Sequence[bytes],
         padding: bytes = b'',
     ) -> None:
+        self._first = b''
         self._open_raw = open_raw
         self._magics = magics
         self._padding = padding
@@ -134,15 +136,27 @@ class MemberDecoder:
 
     def finish(self) -> None:
         if not self.finished:
-            raise CorruptStream(
+            raise self._explain(CorruptStream(
                 f'the file ends too early, after '
                 f'{self._position + len(self._pending)} bytes'
-            )
+            ))
 
     def feed(self, data: bytes) -> Iterator[bytes]:
+        if self._position + len(self._pending) == len(self._first):
+            self._first = (self._first + data)[:formats.FIRST_BYTES]
         for at in range(0, len(data), SLICE_BYTES):
             self._pending += data[at:at + SLICE_BYTES]
-            yield from self._decode_pending()
+            try:
+                yield from self._decode_pending()
+            except CorruptStream as error:
+                raise self._explain(error) from error
+
+    def _explain(self, error: CorruptStream) -> CorruptStream:
+        """Return a better error for a file of another kind."""
+        kind = formats.name_kind(self._first)
+        if kind is None or self._first.startswith(tuple(self._magics)):
+            return error
+        return CorruptStream(f'this is {kind}')
 
     def _decode_pending(self) -> Iterator[bytes]:
         while True:

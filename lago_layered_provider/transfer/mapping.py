@@ -97,9 +97,7 @@ def _read_end(
         image.file, start=start, end=total, validator=validator
     )
     with streams.reading(stream):
-        checking.check_total(
-            image, stream.total, provider.locate(image.file)
-        )
+        checking.check_total(image, stream, provider.locate(image.file))
         if stream.start != start:
             return None
         data = bytearray()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Callable, Iterator, Optional, Tuple
 
-from ..core import errors
+from ..core import errors, formats
 from ..core.model import Digest, Image, Unknown
 from . import checking
 from .decode import BlockPool, CorruptStream, make_decoder
@@ -84,7 +84,7 @@ class Receiver:
         Raises:
             SizeMismatch: the file has another size than announced.
         """
-        checking.check_total(self._image, stream.total, self.location)
+        checking.check_total(self._image, stream, self.location)
         if stream.start != self.offset:
             self.restart()
         self.begin(stream.validator)
@@ -114,9 +114,12 @@ class Receiver:
         except CorruptStream as error:
             raise self._damaged(error) from None
         self._stage.finish()
-        checking.check_size(self._image, self.produced, self.location)
+        first = self._stage.head(formats.FIRST_BYTES)
+        checking.check_size(
+            self._image, self.produced, self.location, first
+        )
         digests = self._digester.finish()
-        checking.check_digests(self._image, digests, self.location)
+        checking.check_digests(self._image, digests, self.location, first)
         return digests
 
     def _write(self, chunk: bytes) -> None:

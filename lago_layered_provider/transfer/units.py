@@ -8,9 +8,13 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import (
-    Callable, DefaultDict, Iterator, List, Optional, Protocol, Tuple, Type,
+    Callable, DefaultDict, Iterator, List, Optional, Protocol, Type,
 )
+
+from ..core import xz, zstd
+from ..core.sizes import size_text
 
 #: The most that a decoder yields at once.
 PIECE_BYTES = 1 << 20
@@ -22,9 +26,14 @@ XZ_PIECE_BYTES = 128 << 10
 #: Largest window of a .zst frame: 2 ** 27 bytes, 128 MiB (``zstd --long``).
 ZSTD_WINDOW_LOG_MAX = 27
 
-#: Memory for one .xz block: a dictionary of 128 MiB (``xz -9``: 64 MiB) and
-#: what liblzma needs beside it.
-XZ_MEMORY_BYTES = 160 << 20
+#: Largest dictionary of an .xz block (``xz -9``: 64 MiB).
+XZ_DICTIONARY_BYTES = 128 << 20
+
+#: Memory for one .xz block: the dictionary and what liblzma needs beside it.
+XZ_MEMORY_BYTES = XZ_DICTIONARY_BYTES + (32 << 20)
+
+#: So many first bytes of a unit tell what it needs.
+HEAD_BYTES = 64
 
 #: What zlib and zstd say where Python's lzma raises MemoryError: Z_MEM_ERROR
 #: (zlib.h), ZSTD_error_memory_allocation.
@@ -54,9 +63,21 @@ class RawDecompressor(Protocol):
     ) -> bytes: ...  # noqa: E704
 
 
-#: A fresh decompressor, what it raises on bad data, and how many bytes to
-#: ask it for at once.
-Opened = Tuple[RawDecompressor, Type[Exception], int]
+@dataclass(frozen=True)
+class Opened:
+    """A fresh decompressor.
+
+    Attributes:
+        error: what it raises on bad data.
+        piece_bytes: how many bytes to ask it for at once.
+        needs_more: says by the first bytes of a unit what it needs more of
+            than is allowed, '' if nothing.
+    """
+
+    raw: RawDecompressor
+    error: Type[Exception]
+    piece_bytes: int
+    needs_more: Callable[[bytes], str] = lambda head: ''
 
 
 class _Gunzip:
@@ -90,23 +111,48 @@ class _Gunzip:
 
 def open_gzip() -> Opened:
     import zlib
-    return _Gunzip(), zlib.error, PIECE_BYTES
+    return Opened(_Gunzip(), zlib.error, PIECE_BYTES)
 
 
 def open_zstd() -> Opened:
     if sys.version_info >= (3, 14):
-        from compression import zstd
+        from compression import zstd as library
     else:
-        from backports import zstd
-    option = zstd.DecompressionParameter.window_log_max
-    raw = zstd.ZstdDecompressor(options={option: ZSTD_WINDOW_LOG_MAX})
-    return raw, zstd.ZstdError, PIECE_BYTES
+        from backports import zstd as library
+    option = library.DecompressionParameter.window_log_max
+    raw = library.ZstdDecompressor(options={option: ZSTD_WINDOW_LOG_MAX})
+    return Opened(raw, library.ZstdError, PIECE_BYTES, _needs_window)
+
+
+def _needs_window(head: bytes) -> str:
+    return _needs(
+        'window', zstd.parse_window_size(head), 1 << ZSTD_WINDOW_LOG_MAX,
+        f'zstd --long={ZSTD_WINDOW_LOG_MAX}',
+    )
 
 
 def open_xz() -> Opened:
     import lzma
     raw = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY_BYTES)
-    return raw, lzma.LZMAError, XZ_PIECE_BYTES
+    return Opened(raw, lzma.LZMAError, XZ_PIECE_BYTES, _needs_dictionary)
+
+
+def _needs_dictionary(head: bytes) -> str:
+    return _needs(
+        'dictionary', xz.parse_dictionary_size(head), XZ_DICTIONARY_BYTES,
+        'xz -9',
+    )
+
+
+def _needs(
+    what: str, size: Optional[int], allowed: int, advice: str
+) -> str:
+    if size is None or size <= allowed:
+        return ''
+    return (
+        f'a {what} of {size_text(size)}, at most {size_text(allowed)} are '
+        f'allowed; compress it with {advice}, or less'
+    )
 
 
 class Unit:
@@ -131,7 +177,9 @@ class Unit:
         size: Optional[int] = None,
         makes: Optional[int] = None,
     ) -> None:
-        self._raw, self._error, self._piece_bytes = open_raw()
+        self._opened = open_raw()
+        self._raw = self._opened.raw
+        self._head = b''
         self.size = size
         self._makes = makes
         self._fed = self._made = 0
@@ -160,6 +208,8 @@ class Unit:
         """
         own = data if self.size is None else data[:self.size - self._fed]
         self._fed += len(own)
+        if len(self._head) < HEAD_BYTES:
+            self._head += own[:HEAD_BYTES - len(self._head)]
         more = own
         while True:
             piece = self._decompress(more)
@@ -183,12 +233,15 @@ class Unit:
 
     def _decompress(self, data: bytes) -> bytes:
         try:
-            return self._raw.decompress(data, self._piece_bytes)
+            return self._raw.decompress(data, self._opened.piece_bytes)
         # EOFError: more was fed than the unit takes.
-        except (self._error, EOFError) as error:
+        except (self._opened.error, EOFError) as error:
             if str(error).startswith(NO_MEMORY):
                 raise MemoryError from error
-            raise CorruptStream(f'damaged data: {error}') from error
+            raise CorruptStream(
+                self._opened.needs_more(self._head)
+                or f'damaged data: {error}'
+            ) from error
 
 
 class XzBlocks:
@@ -216,7 +269,7 @@ class XzBlocks:
             opened = idle.pop()
         except IndexError:
             opened = open_xz()
-            opened[0].decompress(preamble, PIECE_BYTES)
+            opened.raw.decompress(preamble, PIECE_BYTES)
         unit = Unit(lambda: opened, size=size, makes=makes)
         yield unit
         # Not after an exception: nobody knows where it stands then.

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional, Protocol, Tuple
 
-from ..core import errors, qcow2, safety
+from ..core import errors, formats, qcow2, safety
 from ..core.backing_names import Accepted
 from ..core.model import Image
-
-#: Enough to tell how long the first cluster is.
-FIRST_BYTES = 512
 
 
 class Complete(Protocol):
@@ -22,6 +19,9 @@ class Complete(Protocol):
 
     def head(self, length: int) -> bytes:
         """Return the image's first bytes."""
+
+    def tail(self, length: int) -> bytes:
+        """Return the image's last bytes."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,18 @@ def verify_staged(
         UnsafeImage: the image must not be used; says all that is wrong.
     """
     name = str(image.ref)
-    first = stage.head(FIRST_BYTES)
-    if image.format == 'raw' or (
-        image.format is None and not qcow2.is_qcow2(first)
-    ):
-        if base is not None:
-            raise errors.UnsafeImage(name, [
-                f'it is a raw image and cannot stand on {base.ref.short}',
-            ], url=url)
+    try:
+        found = formats.tell_format(
+            stage.head(formats.FIRST_BYTES), declared=image.format,
+            size=stage.size, last=stage.tail(formats.LAST_BYTES),
+        )
+        if found == 'raw' and base is not None:
+            raise ValueError(
+                f'it is a raw image and cannot stand on {base.ref.short}'
+            )
+    except ValueError as error:
+        raise errors.UnsafeImage(name, [str(error)], url=url) from None
+    if found == 'raw':
         return Verified('raw', stage.size)
     header = _read_safe_header(image, base, stage, url)
     return Verified('qcow2', header.virtual_size, tuple(
@@ -76,9 +80,9 @@ def _read_safe_header(
     image: Image, base: Optional[Image], stage: Complete, url: str
 ) -> qcow2.Qcow2Header:
     name = str(image.ref)
-    first = stage.head(FIRST_BYTES)
     try:
-        header = qcow2.parse_header(stage.head(qcow2.head_length(first)))
+        length = qcow2.head_length(stage.head(formats.FIRST_BYTES))
+        header = qcow2.parse_header(stage.head(length))
     except qcow2.BadHeader as error:
         raise errors.UnsafeImage(name, [str(error)], url=url) from None
     dangers = safety.find_dangers(
@@ -86,6 +90,7 @@ def _read_safe_header(
         expected_backing=(
             Accepted(base.ref, base.handle, base.digests) if base else None
         ),
+        base_format=base.format if base else None,
         file_size=stage.size,
         virtual_size=image.virtual_size,
     )

@@ -336,6 +336,19 @@ def not_compressed(world: World) -> None:
     world.edit('iscsi', compressed_size=file.stat().st_size)
 
 
+def page_of_unknown_size(world: World) -> None:
+    world.file('iscsi').write_bytes(b'<!DOCTYPE html>' + bytes(9))
+    world.edit('iscsi', compressed_size=...)
+
+
+def long_window(world: World) -> None:
+    file = world.www / 'iscsi-v1.qcow2.zst'
+    file.write_bytes(b'\x28\xb5\x2f\xfd\0\x90\x29\0\0layer')
+    world.edit(
+        'iscsi', compression='zst', compressed_size=file.stat().st_size
+    )
+
+
 FILES = [
     Case('digest', edit('iscsi', sha256='0' * 64), (
         'lab:iscsi:v1: sha256', FILE, 'expected 0000', 'found ',
@@ -388,7 +401,13 @@ FILES = [
         FILE + ': HTTP 403 Forbidden',
     ), BELOW, again=False),
     Case('login-page', fault('/iscsi*', html=True), (
-        'lab:iscsi:v1: size of ' + FILE, 'found ',
+        'lab:iscsi:v1: size of ' + FILE, 'found ', 'bytes, an HTML page',
+    ), BELOW, again=False),
+    Case('page-of-unknown-size', page_of_unknown_size, (
+        'lab:iscsi:v1', FILE, 'found this is an HTML page',
+    ), BELOW, again=False),
+    Case('long-window', long_window, (
+        'lab:iscsi:v1', 'found a window of 256 MiB, at most 128 MiB',
     ), BELOW, again=False),
     Case('not-compressed', not_compressed, (
         'lab:iscsi:v1', FILE, 'expected a whole xz file',
@@ -456,7 +475,19 @@ def external_data(image: Path) -> None:
 
 
 def to_raw(image: Path) -> None:
-    image.write_bytes(b'\xebc\x90' + bytes(510) + b'U\xaa' + bytes(65536))
+    image.write_bytes(b'\xebc\x90' + bytes(507) + b'U\xaa' + bytes(65536))
+
+
+def to_vmdk(image: Path) -> None:
+    image.unlink()
+    run('qemu-img', 'create', '-q', '-f', 'vmdk', image, '16M')
+
+
+def damage_tables(image: Path) -> None:
+    """Let the first L2 table be outside of the file."""
+    with open(image, 'rb') as stream:
+        offset = struct.unpack_from('>Q', stream.read(48), 40)[0]
+    poke(offset, 'Q', 1 << 63 | 1 << 50)(image)
 
 
 def foreign(name: str, kind: str, form: str = 'raw') -> Case:
@@ -506,8 +537,23 @@ REFUSED = [
     ), BELOW, again=False),
     Case('raw-as-qcow2', change_image('base', to_raw), (
         'lab:base:v1 from {url}/base-v1.qcow2.xz: refused',
-        'not a qcow2 image',
+        'it is no qcow2 image',
     )),
+    Case('qcow2-as-raw', edit('base', format='raw'), (
+        'lab:base:v1 from {url}/base-v1.qcow2.xz: refused',
+        'it is a qcow2 image, expected raw',
+    ), again=False),
+    Case('vmdk', change_image('base', to_vmdk, format=..., virtual_size=...), (
+        'lab:base:v1 from {url}/base-v1.qcow2.xz: refused',
+        'it is a vmdk image, expected qcow2 or raw',
+    ), again=False),
+    Case('backing-of-another-format', change_image(
+        'iscsi', backing('./nfs:v1', 'raw'), format=...
+    ), (REFUSAL, "backing format 'raw', but its base is qcow2"), BELOW,
+         again=False),
+    Case('damaged-tables', change_image('iscsi', damage_tables), (
+        REFUSAL, 'qemu-img check: ERROR',
+    ), BELOW),
     Case('raw-as-layer', change_image('iscsi', to_raw, format=...), (
         REFUSAL, 'a raw image', 'nfs:v1',
     ), BELOW),

@@ -457,6 +457,16 @@ def spoil(directory: Path) -> None:
         stream.seek(3 * 65536)
         stream.write(b'\xff' * 4096)
     (directory / 'cut.qcow2.xz').write_bytes(b'\xfd7zXZ\0garbage')
+    run('qemu-img', 'create', '-q', '-f', 'qcow2', directory / 'none.qcow2',
+        '0')
+    for name, form in [('win.img', 'vpc'), ('box.qcow2', 'vmdk')]:
+        run('qemu-img', 'create', '-q', '-f', form, '-o',
+            'subformat=fixed' if form == 'vpc' else 'compat6=off',
+            directory / name, '1M')
+    (directory / 'page.raw').write_bytes(b'<html>404</html>'.ljust(1024))
+    (directory / 'odd.img').write_bytes(bytes(1000001))
+    run('qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'raw', '-u', '-b',
+        'base.qcow2', directory / 'over-raw.qcow2', '24M')
     (directory / 'other.qcow2.metadata').write_text('{')
 
 
@@ -468,15 +478,23 @@ def test_all_that_is_in_the_way_is_told_at_once(
     spoil(admin)
     said = tool.fail('create', admin)
     for words in (
-        'lost.qcow2: it is no qcow2 image',
+        'lost.qcow2: it is empty',
+        'none.qcow2: its disk has 0 bytes',
+        'win.img: it is a vhd image, expected qcow2 or raw',
+        'box.qcow2: it is a vmdk image, expected qcow2',
+        'page.raw: it is an HTML page',
+        'odd.img: it is no image: no qcow2, and its 1000001 bytes',
+        'over-raw.qcow2: its header says that its base is raw, and base:',
         "alone.qcow2 stands on '/far/away.qcow2', which is neither",
         'outside.qcow2: its data is in another file',
         "two words.qcow2: template 'two words' is not a name",
-        'broken.qcow2: ',
+        'broken.qcow2: ERROR',
         'cut.qcow2.xz: ',
         'Nothing was published',
     ):
         assert words in said, words
+    # Of qemu-img, which must not even open what has its data elsewhere.
+    assert 'json:' not in said and said.count('outside.qcow2') == 1
     assert state_of(admin / 'published') == before
     tool.run('lint', admin, '--deep')
 

@@ -177,6 +177,20 @@ def poke(at: int, form: str, value: int) -> Callable[[Path], object]:
     return write
 
 
+def stray(site: Site) -> None:
+    """Leave what a removed version has left."""
+    path = site.root / 'published/old/v1.qcow2.hash'
+    path.parent.mkdir(parents=True)
+    path.touch()
+
+
+def long_window(site: Site) -> None:
+    """Publish what only ``zstd -d --long=28`` decompresses."""
+    data = b'\x28\xb5\x2f\xfd\0\x90\x29\0\0layer'
+    (site.root / f'{site.entry(BASE)["handle"]}.zst').write_bytes(data)
+    site.change(BASE, compression='zst', compressed_size=len(data))
+
+
 def rebase(*arguments: str) -> Callable[[Path], object]:
     return lambda image: run(
         'qemu-img', 'rebase', '-u', '-f', 'qcow2', *arguments, image
@@ -245,6 +259,18 @@ DAMAGES: Dict[str, Tuple[Callable[[Site], object], Codes]] = {
             bytes(site.images[NFS].compressed_size)
         ), {('damaged', NFS)},
     ),
+    'no hash': (
+        lambda site: (
+            site.root / f'{site.entry(NFS)["handle"]}.hash'
+        ).unlink(), {('sidecar-missing', NFS)},
+    ),
+    'stray files': (stray, {('stray-files', None)}),
+    'a web page': (
+        lambda site: site.repack(
+            BASE, lambda path: path.write_text('<html>404</html>')
+        ), {('format', BASE), ('virtual-size', BASE)},
+    ),
+    'a long window': (long_window, {('damaged', BASE)}),
     'said to be raw': (
         lambda site: site.change(BASE, format='raw'), {('format', BASE)},
     ),

@@ -569,6 +569,34 @@ def test_range_answered_in_part() -> None:
         stream.close()
 
 
+@pytest.mark.parametrize('path, coding, fine', [
+    ('el7.qcow2', 'gzip', False),
+    ('el7.qcow2', 'br', False),
+    ('el7.qcow2', 'identity', True),
+    ('el7.qcow2.xz', 'gzip', False),
+    ('el7.qcow2.zst', 'zstd', True),
+    # As apache labels such files.
+    ('el7.qcow2.gz', 'x-gzip', True),
+])
+def test_what_the_server_compresses_is_named(
+    path: str, coding: str, fine: bool
+) -> None:
+    with rude(
+        lambda _: (200, {'Content-Encoding': coding}, DATA)
+    ) as (provider, _):
+        if fine:
+            assert read_all(provider.open(path)) == DATA
+            assert provider.stat(path).size == len(DATA)
+            return
+        for call in (
+            lambda: provider.open(path), lambda: provider.stat(path),
+            lambda: provider.open(path, start=5),
+        ):
+            error = fails(call)
+            assert f'(Content-Encoding: {coding})' in error.message
+            assert not error.retryable
+
+
 def test_unasked_range_is_refused() -> None:
     with rude(lambda _: (206, {
         'Content-Range': 'bytes 5-9/10',

@@ -308,8 +308,43 @@ def test_xz_that_wants_too_much_memory() -> None:
     packed = lzma.compress(b'layer', filters=[
         {'id': lzma.FILTER_LZMA2, 'dict_size': 1 << 29},
     ])
-    with pytest.raises(CorruptStream):
+    with pytest.raises(CorruptStream, match='a dictionary of 512 MiB'):
         list(make_decoder('xz').feed(packed))
+
+
+#: A frame with a window of 256 MiB, as ``zstd --long=28`` makes them.
+LONG_ZSTD = b'\x28\xb5\x2f\xfd\0\x90\x29\0\0layer'
+#: The same with all in one segment of 2 GiB.
+ONE_SEGMENT = b'\x28\xb5\x2f\xfd\xe0' + struct.pack('<Q', 2 << 30) + b'\x29'
+
+
+@pytest.mark.parametrize('kind, packed, words', [
+    ('zst', LONG_ZSTD, 'a window of 256 MiB, at most 128 MiB are allowed; '
+     'compress it with zstd --long=27'),
+    ('zst', ONE_SEGMENT, 'a window of 2.0 GiB'),
+    ('xz', lzma.compress(b'layer', filters=[
+        {'id': lzma.FILTER_X86},
+        {'id': lzma.FILTER_LZMA2, 'dict_size': 3 << 26},
+    ]), 'a dictionary of 192 MiB, at most 128 MiB are allowed; compress it '
+     'with xz -9'),
+])
+def test_what_needs_more_than_allowed(
+    kind: str, packed: bytes, words: str
+) -> None:
+    with pytest.raises(CorruptStream, match=words):
+        list(make_decoder(kind).feed(packed))
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('data, words', [
+    (b'<html>Please log in</html>', 'this is an HTML page'),
+    (b'BZh91AY&SY' + bytes(99), 'this is compressed by bzip2'),
+    (lzma.compress(b'layer', lzma.FORMAT_ALONE), 'this is compressed by lzma'),
+    (b'QED\0' + bytes(600), 'this is a qed image'),
+])
+def test_a_file_of_another_kind(kind: str, data: bytes, words: str) -> None:
+    with pytest.raises(CorruptStream, match=words):
+        decode(name_of(kind), [data], BEGIN)
 
 
 def test_damaged_checkpoint() -> None:

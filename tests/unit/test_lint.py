@@ -394,14 +394,16 @@ def make_image(name: str, base: Optional[str], **changes: Any) -> Image:
     ), **changes)
 
 
+#: Of a qcow2 image.
+MAGIC = b'QFI\xfb'
 BASE = make_image('base', None)
 BASE_SEEN = Seen(
-    BASE, url='base', total=MIB, is_qcow2=True, header=HEADER,
+    BASE, url='base', total=MIB, first=MAGIC, header=HEADER,
     size=100 * MIB, units=7,
 )
 LAYER = make_image('nfs', 'base', size=10 * MIB)
 LAYER_SEEN = Seen(
-    LAYER, url='nfs', total=MIB, is_qcow2=True, header=LAYER_HEADER,
+    LAYER, url='nfs', total=MIB, first=MAGIC, header=LAYER_HEADER,
     size=10 * MIB, units=7, hashed=Digest('sha1', '1' * 40),
 )
 DIGESTS = LAYER.digests
@@ -418,14 +420,23 @@ SEEN: Mapping[str, Tuple[Dict[str, Any], Set[str]]] = {
     'another file': ({'total': 7}, {'compressed-size'}),
     'another image': ({'size': 7 * MIB}, {'size'}),
     'not to be decoded': (
-        {'head_fault': 'garbage', 'header': None, 'is_qcow2': None},
+        {'head_fault': 'garbage', 'header': None, 'first': None},
         {'damaged'},
     ),
     'not understood': (
         {'header': None, 'header_fault': 'version 9'}, {'header'},
     ),
-    'raw': ({'is_qcow2': False, 'header': None, 'size': 10 * MIB},
+    'raw': ({'first': bytes(512), 'header': None, 'size': 10 * MIB},
             {'format', 'virtual-size'}),
+    'a web page': (
+        {'first': b'<html>', 'header': None, 'size': 10 * MIB},
+        {'format', 'virtual-size'},
+    ),
+    'no hash': ({'unpaired': ('.hash',)}, {'sidecar-missing'}),
+    'no hash, as all is gone': (
+        {'unpaired': ('.metadata', '.hash'), 'missing': True},
+        {'file-missing'},
+    ),
     'no backing file': (backing(None), {'backing-missing'}),
     'another backing file': (backing('other'), {'backing-foreign'}),
     'a protocol': (backing('nbd:x:1'), {'backing-foreign'}),
@@ -488,6 +499,27 @@ def test_a_bottom_image(
     image = change(BASE)
     found = judge_image(image, replace(BASE_SEEN, image=image), None, None)
     assert {finding.code for finding in found} == expected
+
+
+@pytest.mark.parametrize('changes, words', [
+    ({}, ''),
+    ({'first': b'KDMV'}, 'a vmdk image'),
+    ({'first': b''}, 'it is empty'),
+    ({'last': b'conectix'.ljust(512, b'\0')}, 'a vhd image'),
+    ({'content': Content(MIB, last=b'conectix'.ljust(512, b'\0'))},
+     'a vhd image'),
+    ({'content': Content(MIB + 1)}, 'not whole sectors'),
+    ({'size': MIB + 1}, 'not whole sectors'),
+])
+def test_what_is_no_raw_image(changes: Dict[str, Any], words: str) -> None:
+    image = make_image('base', None, format=None, virtual_size=None, size=None)
+    seen = replace(Seen(image, total=MIB, first=bytes(512)), **changes)
+    found = [
+        finding.message for finding in judge_image(image, seen, None, None)
+        if finding.code == 'format'
+    ]
+    assert len(found) == (1 if words else 0)
+    assert all(words in message for message in found)
 
 
 def test_a_bottom_image_with_a_backing_file() -> None:

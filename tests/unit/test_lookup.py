@@ -254,7 +254,9 @@ def test_header_that_needs_more(name_at: int, ranges: bool) -> None:
 
 
 @pytest.mark.parametrize('content, message', [
-    (b'this is not an xz file', 'not the beginning of an xz'),
+    (b'this is not an xz file', 'this is a text that begins with'),
+    (b'\0' * 99, 'not the beginning of an xz'),
+    (pack_xz(b'<html>' * 99), 'it is an HTML page, expected qcow2 or raw'),
     (pack_xz(disk()[:5000]), 'cut off'),
     (pack_xz(struct.pack('>4sI', b'QFI\xfb', 9).ljust(600)), 'version'),
     (pack_xz(disk('/etc/passwd')), 'not in its directory'),
@@ -277,7 +279,7 @@ def test_header_that_must_tell_the_base_and_cannot(
     assert found.base == BaseName('el7')
 
 
-@pytest.mark.parametrize('content', [b'', b'MBR', bytes(700 * KIB)])
+@pytest.mark.parametrize('content', [b'\xebc\x90', bytes(700 * KIB)])
 def test_raw_image(content: bytes) -> None:
     for files in ({'top': content}, {'top.gz': gzip.compress(content)}):
         found = Lookups(MemoryProvider(files)).look_up(image_of())

@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lago_layered_provider.core import zstd
+from lago_layered_provider.core.errors import PublishError
 from lago_layered_provider.core.xz_index import XzIndex, parse_index_tail
 from lago_layered_provider.publishing import packing
+from lago_layered_provider.publishing.content import read_original
 from lago_layered_provider.publishing.packing import Packer
 from lago_layered_provider.transfer.decode import make_decoder
 from tests.lab import require
@@ -29,6 +31,22 @@ PART = 64 << 10
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many parts without many bytes."""
     monkeypatch.setattr(packing, 'PART_BYTES', PART)
+
+
+@pytest.mark.parametrize('data, words', [
+    (bytes(PART) + b'conectix'.ljust(512, b'\0'), 'it is a vhd image'),
+    (bytes(PART + 1), 'not whole sectors'),
+    (b'<html>'.ljust(512), 'it is an HTML page'),
+])
+def test_what_only_its_end_shows_to_be_no_image(
+    data: bytes, words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / 'disk.img.gz'
+    path.write_bytes(gzip.compress(data))
+    with pytest.raises(PublishError, match=words):
+        b''.join(read_original(str(path), None, None))
+    path.write_bytes(gzip.compress(bytes(PART)))
+    assert b''.join(read_original(str(path), None, None)) == bytes(PART)
 
 
 def unpack(data: bytes, compression: Optional[str]) -> bytes:

@@ -170,6 +170,12 @@ TABLE: List[Tuple[List[Original], Dict[str, Any], List[str]]] = [
     ([original('a.qcow2')], {'a': 'b'}, ['its header names no backing file']),
     ([original('a.qcow2', 'b')], {'a': 'c'}, ['c is neither here nor']),
     ([original('a.qcow2')], {'zz': 'c'}, ['no new image is called zz']),
+    # With another format a guest would see other bytes.
+    ([original('base.img', format='qcow2'),
+      original('nfs.qcow2', 'base.img', backing_format='raw')], {},
+     ['its header says that its base is raw, and base:']),
+    ([original('nfs.qcow2', './base:v1', backing_format='raw')],
+     {'known': library(published('base:v1'))}, ['base:v1 is qcow2']),
     # The base was built anew under a layer that was not.
     ([original('base.qcow2', time=300), original('nfs.qcow2', 'base')],
      {'version': 'v2', 'known': library(

@@ -319,6 +319,7 @@ DANGERS: Dict[str, Tuple[Dict[str, Any], str]] = {
     ),
     'raw data file bit': ({'autoclear': 2}, 'external data file'),
     'corrupt': ({'incompatible': 2}, 'corrupt'),
+    'no disk': ({'virtual_size': 0}, 'its disk has 0 bytes'),
     'dirty': ({'incompatible': 1}, 'not closed cleanly'),
     'unknown bit': ({'incompatible': 1 << 5}, 'features 0x20'),
     'last bit': ({'incompatible': 1 << 63}, 'features 0x8000000000000000'),
@@ -407,6 +408,22 @@ def test_harmless(fields: Dict[str, Any]) -> None:
         parse_header(make_head(**fields)),
         expected_backing=BASE, file_size=FILE_SIZE, virtual_size=MIB,
     ) == []
+
+
+@pytest.mark.parametrize('said, real, fine', [
+    (b'raw', 'raw', True), (b'raw', 'qcow2', False), (b'raw', None, True),
+    (b'qcow2', 'raw', False),
+])
+def test_backing_format_and_format_of_the_base(
+    said: bytes, real: Optional[str], fine: bool
+) -> None:
+    header = parse_header(make_head(extensions=[(FORMAT, said)]))
+    dangers = find_dangers(
+        header, expected_backing=BASE, base_format=real
+    )
+    assert dangers == ([] if fine else [
+        f'backing format {said.decode()!r}, but its base is {real}'
+    ])
 
 
 def test_bottom_image() -> None:
