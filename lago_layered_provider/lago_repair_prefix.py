@@ -19,7 +19,6 @@ from typing import Any, Callable
 from lago import log_utils, prefix, utils, workdir
 
 from .lago_repair_tools import Repair
-from .tools.tree import open_output
 
 LOGGER = logging.getLogger(__name__)
 
@@ -49,6 +48,8 @@ def second_cleanup() -> bool:
 
 
 def _tag_as_initialized(made: Any) -> None:
+    from .tools.tree import open_output
+
     open_output(made.paths.prefix_lagofile(), keep=True).close()
 
 
