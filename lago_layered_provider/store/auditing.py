@@ -54,12 +54,11 @@ class Auditor:
 
     def base(self, name: str) -> Optional[str]:
         """Return the store name of an image's base, as far as is known."""
-        record = _read_record(self._paths, name)
-        if record is not None:
-            return record.backing
         try:
-            here = finding.find_image(self._paths, name)
-        except (errors.LayeredError, OSError):
+            with files.disk_errors(self._paths.root, reading=True):
+                record = _read_record(self._paths, name)
+                here = record or finding.find_image(self._paths, name)
+        except errors.LayeredError:
             return None
         return here.backing if here else None
 
@@ -100,7 +99,12 @@ class Auditor:
 
 def _read_record(paths: layout.Layout, name: str) -> Optional[Record]:
     """Return an image's record, None for none and for garbage."""
-    record = parse_record(paths.tree.read_object(paths.record(name)))
+    try:
+        record = parse_record(paths.tree.read_object(paths.record(name)))
+    except PermissionError:
+        raise
+    except OSError:
+        return None  # no regular file, or on a bad place of the disk
     if record is None or record.backing is None:
         return record
     return record if layout.is_store_name(record.backing) else None

@@ -141,7 +141,8 @@ class Replacing(Store):
 
     def _is_replaced(self, name: str) -> bool:
         seen = self._seen.get(name, auditing.NOTHING)
-        return auditing.look(self._paths, name) != seen
+        with files.disk_errors(self.root, reading=True):
+            return auditing.look(self._paths, name) != seen
 
     def check_unused(self, name: str) -> None:
         """Raise StoreError when a process has an image open."""

@@ -20,7 +20,9 @@ import pytest
 
 from lago_layered_provider.core import errors, model, qcow2
 from lago_layered_provider.core.usage import UsageNote
-from lago_layered_provider.store import Inventory, Record, Store, Usage
+from lago_layered_provider.store import (
+    Auditor, Inventory, Record, Store, Usage,
+)
 
 BASE = 'repo:base:v1'
 CHILD = 'repo:child:v1'
@@ -733,6 +735,15 @@ def test_only_regular_files_are_read(
     # What needs none of it goes on.
     images, faults = Inventory(store.root).images()
     assert len(images) + len(faults) >= 2
+    auditor = Auditor(store.root)
+    for name in auditor.names():
+        auditor.base(name)
+        for look in (
+            lambda name: auditor.examine(name, lambda count: None),
+            auditor.describe,
+        ):
+            with contextlib.suppress(errors.StoreError):
+                look(name)
     store.clear()
 
 
