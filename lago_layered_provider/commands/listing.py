@@ -8,7 +8,7 @@ from __future__ import annotations
 import collections
 import sys
 from typing import (
-    Any, Deque, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple,
+    Any, Deque, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple,
 )
 
 from .. import report, report_tables
@@ -34,15 +34,16 @@ def run_list(context: Context) -> int:
     catalog, unread = sources.read_each()
     indexes = catalog.indexes
     names = repository_names(indexes)
-    images = [
+    # One at a time: there may be 100,000, each with its metadata.
+    images: Iterable[Image] = (
         image for index in indexes
         for image in _images(index, context.args.pattern or '', faults)
-    ]
+    )
     forest = None
     if context.args.tree:
-        forest = grow_forest(images, catalog.base_of)
+        forest = grow_forest(list(images), catalog.base_of)
         images = forest.images
-    serving = _Serving(context.store, catalog, images, faults)
+    serving = Serving(context.store, catalog, faults)
     rows = {
         image.key: _row(image, serving.find(image) is not None, names)
         for image in images
@@ -116,39 +117,36 @@ def find_stored(store: Store, image: Image) -> Optional[Stored]:
     )[1]
 
 
-class _Serving:
+class Serving:
     """The files of the store that serve as images, whatever their names."""
 
     def __init__(
-        self, store: Store, catalog: Catalog, images: Sequence[Image],
-        faults: List[str],
+        self, store: Store, catalog: Catalog, faults: List[str]
     ) -> None:
         self._catalog = catalog
+        self._faults = faults
+        self._faulty: Dict[str, str] = {}
         self._stored: Dict[str, Stored] = {}
-        for name in (
-            *(name for image in images for name in store_names(image)),
-            *store.find_same(
-                digest for image in images for digest in image.digests
-            ),
-        ):
+        # An index may have 100,000 images: not each one is asked for.
+        for name in store.names():
             try:
-                self._add(name, store)
+                found = store.find(name)
             except errors.LayeredError as error:
-                faults.append(error.message)
+                self._faulty[name] = error.message
+            else:
+                if found is not None:
+                    self._stored[name] = found
         self._names = Names(self._stored)
-
-    def _add(self, name: Optional[str], store: Store) -> None:
-        while name is not None and name not in self._stored:
-            here = store.find(name)
-            if here is None:
-                return
-            self._stored[name] = here
-            name = here.backing
 
     def find(
         self, image: Image, depth: int = MAX_CHAIN_DEPTH
     ) -> Optional[Stored]:
         """Return the file that serves as an image, None for none."""
+        if self._faulty:
+            self._faults += [
+                self._faulty[name] for name in store_names(image)
+                if name in self._faulty
+            ]
         own = own_place(image, self._stored)[1]
         if own or not depth or not any(self._names.copies(image)):
             return own

@@ -226,7 +226,7 @@ class Catalog:
                     each.location == image.location
                     and base.template == image.ref.template
                 )
-            elif base.version in each.versions(base.template):
+            elif each.has(base.template, base.version):
                 return self._get(each, base.template, base.version)
         if base.version is None and given is None and not itself:
             with contextlib.suppress(errors.BaseNotFound):

@@ -155,9 +155,12 @@ _REQUIRED = ('handle', 'timestamp')
 
 
 def read_entry(
-    entry: object, ref: ImageRef, sources: Mapping[str, Any]
+    entry: object, ref: ImageRef, sources: Mapping[str, Any], location: str
 ) -> Image:
     """Read one version's entry.
+
+    Args:
+        location: of the index.
 
     Raises:
         ValueError: with all that is wrong, as its arguments.
@@ -187,7 +190,8 @@ def read_entry(
     if faults:
         raise ValueError(*faults)
     return Image(
-        ref=ref, source=entry['source'], digests=tuple(digests), **values
+        ref=ref, source=entry['source'], digests=tuple(digests),
+        location=location, **values
     )
 
 

@@ -100,6 +100,10 @@ class Index:
         """The names of a template's versions, none if it is not there."""
         return tuple(self._entries(template))
 
+    def has(self, template: str, version: str) -> bool:
+        """Tell whether there is an entry of that name, faulty or not."""
+        return version in self._entries(template)
+
     def source(self, name: str) -> SourceSpec:
         """Return a source.
 
@@ -126,10 +130,7 @@ class Index:
         found = self._entries(template)[version]
         try:
             ref = ImageRef(self.name, template, version)
-            return replace(
-                entry.read_entry(found, ref, self.sources),
-                location=self.location,
-            )
+            return entry.read_entry(found, ref, self.sources, self.location)
         except ValueError as error:
             raise errors.IndexFaults(
                 f'{self.location}: {_shown(template)}:{_shown(version)}',

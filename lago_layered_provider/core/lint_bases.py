@@ -105,7 +105,7 @@ class Bases:
         self, image: Image, base: BaseName, given: Optional[Base] = None
     ) -> Image:
         if base.version is not None:
-            if base.version in self._index.versions(base.template):
+            if self._index.has(base.template, base.version):
                 return self._get((base.template, base.version))
             raise _missing(given or base)
         found = self._newest_not_newer(image, base)

@@ -8,6 +8,9 @@ from typing import Dict, Optional, Protocol, Tuple
 from ..core.errors import TransferError
 from ..transfer.ports import Stream
 
+#: Mirrors in a message.
+SHOWN = 3
+
 
 class GoOn(Protocol):
     """Continues a file that broke off; see `Mirrored.go_on`."""
@@ -108,7 +111,8 @@ def join_failures(failures: Dict[int, TransferError]) -> TransferError:
     return TransferError(
         first.url,
         f'{first.reason}; {mirrors} failed too: '
-        + ', '.join(f'{error.url}: {error.reason}' for error in others),
+        + ', '.join(f'{each.url}: {each.reason}' for each in others[:SHOWN])
+        + (f' and {len(others) - SHOWN} more' * (len(others) > SHOWN)),
         status=answers[0] if answers else first.status,
         retryable=any(error.retryable for error in (first, *others)),
         retry_after=first.retry_after,

@@ -68,6 +68,11 @@ class Store:
         with files.disk_errors(self.root, reading=True):
             return finding.find_same(self._paths, digests)
 
+    def names(self) -> List[str]:
+        """Return what lies there under a name that an image can have."""
+        with files.disk_errors(self.root, reading=True):
+            return finding.list_names(self._paths)
+
     def path(self, name: str) -> str:
         """Return where an image is, once it is visible."""
         return self._paths.image(name)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lago_layered_provider.core import errors
 from lago_layered_provider.core.catalog import Catalog
-from lago_layered_provider.core.index import parse_index
+from lago_layered_provider.core.index import Index, parse_index
 from lago_layered_provider.core.lint import (
     LEVELS, Finding, Judged, Level, judge_facts, judge_index,
 )
@@ -247,6 +247,27 @@ def test_the_place_of_a_doubled_key_is_named() -> None:
         '/templates/a/versions: \'v1\' stands there more than once, in lines '
         '1 and 2, and only the last one counts',
     ]
+
+
+def test_a_long_chain_is_one_finding(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: List[str] = []
+
+    def versions(found: Index, template: str) -> Tuple[str, ...]:
+        listed.append(template)
+        return tuple(found.raw_templates[template]['versions'])
+
+    monkeypatch.setattr(Index, 'versions', versions)
+    _, found = judge(json.dumps(document(**{f'a__v{number}': entry(
+        f'{number}', base=f'a:v{number - 1}' if number else None,
+        timestamp=100 + number,
+    ) for number in range(2000)})).encode())
+    assert [(each.code, each.image) for each in found] == [
+        ('base-too-deep', f'a:v{MAX_CHAIN_DEPTH}')
+    ]
+    # To list the versions for each of them took minutes.
+    assert listed == ['a']
 
 
 def test_versions_of_one_age() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lago_layered_provider.core.errors import TransferError
 from lago_layered_provider.lookup_read import read_small
 from lago_layered_provider.providers.mirrored import Mirrored
+from lago_layered_provider.providers.mirrored_stream import join_failures
 from lago_layered_provider.transfer.fetch import can_differ
 from lago_layered_provider.transfer.ports import FileInfo, Mirrors
 
@@ -420,3 +421,14 @@ def test_the_right_bytes_are_found_where_they_are(
     assert rounds <= len(places) + 1
     if any(right for _, _, right in given_places):
         assert found == DATA
+
+
+def test_the_message_of_many_mirrors_names_a_few() -> None:
+    error = join_failures({
+        number: TransferError(f'http://m{number}/x', 'it is away')
+        for number in range(17)
+    })
+    assert 'http://m0/x' in error.message
+    assert '16 mirrors failed too: http://m1/x: it is away' in error.message
+    assert 'http://m3/x: it is away and 13 more' in error.message
+    assert 'm4' not in error.message

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Iterator, List, Optional, Set, Tuple, Union
+from typing import (
+    Any, Dict, Iterator, List, Optional, Set, Tuple, Union, cast,
+)
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lago_layered_provider.commands.listing import Serving
 from lago_layered_provider.core import entry, errors, index, index_entries
 from lago_layered_provider.core.catalog import Catalog
 from lago_layered_provider.core.index import Index, open_index, parse_index
@@ -17,12 +20,13 @@ from lago_layered_provider.core.index_scan import (
     read_table, render_table, scan,
 )
 from lago_layered_provider.core.model import (
-    BaseDigest, BaseFile, Digest,
+    BaseDigest, BaseFile, Digest, Stored,
 )
 from lago_layered_provider.core.plan import Room
 from lago_layered_provider.core.planning import make_plan
 from lago_layered_provider.core.resolve import resolve
 from lago_layered_provider.core.wanted import parse_wanted
+from lago_layered_provider.store import Store
 from tests.unit.strategies import (
     FAULTS, Forest, digest_of, documents, faulty_forests, forests,
     json_values,
@@ -349,3 +353,39 @@ def test_many_images_in_one_plan(count: int, depth: int) -> None:
         layer.base is None or names.index(layer.base) < names.index(name)
         for name, layer in zip(names, plan.layers)
     )
+
+
+def test_a_list_asks_the_store_for_what_it_has() -> None:
+    class Counted:
+        asked: List[str] = []
+
+        def names(self) -> List[str]:
+            return ['lab:t7-0:v1', 'lab:odd:v1', 'lab:gone:v1']
+
+        def find(self, name: str) -> Optional[Stored]:
+            self.asked.append(name)
+            if name == 'lab:odd:v1':
+                raise errors.StoreError('it is odd')
+            if name == 'lab:gone:v1':
+                return None
+            return Stored(name, 'raw', 10, 10, 10, ())
+
+    templates = {
+        name: {'versions': {'v1': {
+            **ENTRY, 'handle': name, 'base': None, 'sha512': digest_of(name),
+        }}} for name in ['odd', *(f't{number}-0' for number in range(1000))]
+    }
+    found = open_index(json.dumps({
+        'name': 'lab', 'sources': {'s': {'type': 'http'}},
+        'templates': templates,
+    }).encode(), LOCATION)
+    store = Counted()
+    faults: List[str] = []
+    serving = Serving(cast(Store, store), Catalog([found]), faults)
+    present = [
+        template for template in found.templates()
+        if serving.find(found.image(template, 'v1'))
+    ]
+    assert present == ['t7-0']
+    assert store.asked == store.names()
+    assert faults == ['it is odd']
