@@ -88,6 +88,8 @@ def test_names(box: LagoSandbox) -> None:
 
 def test_no_server_is_asked(box: LagoSandbox, server: Nginx) -> None:
     box.repo = f'{server.url}/repo.metadata'
+    # Its images are on a mount, so to say.
+    box.config['template_repo'] = {'local_roots': server.root}
     box.write()
     assert complete(box, 'template-repo', 'show', 'n') == []
     assert server.requests() == []
