@@ -450,6 +450,7 @@ def spoil(directory: Path) -> None:
         '/far/away.qcow2', '-F', 'qcow2', directory / 'alone.qcow2', '1M')
     run('qemu-img', 'create', '-q', '-f', 'qcow2', '-o',
         f'data_file={directory}/x.bin', directory / 'outside.qcow2', '1M')
+    (directory / 'x.bin').unlink()
     shutil.copy(base, directory / 'two words.qcow2')
     broken = directory / 'broken.qcow2'
     shutil.copy(base, broken)
