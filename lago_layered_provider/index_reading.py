@@ -21,6 +21,9 @@ from .store import KeptIndex, Store
 #: Seconds to wait for a server whose index we have kept.
 KEPT_TIMEOUT_SECONDS = 10
 
+#: How long a small request is made again, whatever pauses a server wishes.
+PATIENCE_SECONDS = 120
+
 #: As `gpg.MAX_SIGNATURE_BYTES`; who has no keyring does not load that.
 MAX_SIGNATURE_BYTES = 64 * 2**10
 
@@ -248,19 +251,22 @@ def refuse_older(
 def try_again(
     action: Callable[[], T], retries: int, tell: Optional[Tell] = None
 ) -> T:
-    """Run a small request again while that can help, as for images.
+    """Run a small request again while that can help.
+
+    It is often the first one of a command: an address where nobody is, is
+    not asked as often as a server that was there.
 
     Args:
         tell: called before each pause.
     """
     from .transfer.retries import Retries
 
-    tries = Retries(retries, 0)
+    tries = Retries(PATIENCE_SECONDS, 0, lambda: False, limit=retries)
     while True:
         try:
             return action()
         except errors.TransferError as error:
-            seconds = tries.next_pause(error, 0)
+            seconds = tries.next_pause(error, 0, time.monotonic())
             if tell:
                 tell(error, tries.describe(seconds))
         time.sleep(seconds)

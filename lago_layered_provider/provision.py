@@ -297,7 +297,7 @@ def fetch_missing(
                 jobs=settings.jobs,
                 connections=settings.connections,
                 blocks=settings.blocks,
-                retries=settings.retries,
+                patience=settings.patience,
                 lock_timeout=settings.lock_timeout,
             ),
             progress=progress,

@@ -32,6 +32,8 @@ class Settings:
     Attributes:
         jobs: layers that are worked on at the same time.
         connections: open at the same time to one server.
+        retries: of a small request that can heal.
+        patience: without a new byte of an image.
         keyring: who may sign indexes; None: they need no signature.
         local_roots: directories that an index from the network may use.
         max_index_age: days for which a signed index without "expires"
@@ -42,6 +44,7 @@ class Settings:
     connections: int = 4
     retries: int = 5
     timeout: float = 30
+    patience: float = 120
     reserve: Reserve = Reserve(64 * 2**20)
     lock_timeout: float = 3600
     offline: bool = False
@@ -166,6 +169,7 @@ _READERS: Dict[str, Callable[[str], Any]] = {
     'connections': _number(1, int),
     'retries': _number(0, int),
     'timeout': _number(1, float),
+    'patience': _number(0, float),
     'reserve': _reserve,
     'lock_timeout': _number(0, float),
     'offline': _yes_or_no,

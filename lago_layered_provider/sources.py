@@ -299,6 +299,4 @@ class Sources:
             raise
         for fault in (*faults, *left_out):
             self.warn(f'{where}: {fault}; going on without it')
-        if len(providers) == 1:
-            return providers[0]
         return Mirrored(providers, self.warn)

@@ -102,7 +102,8 @@ class TransferError(LayeredError):
     """Bytes could not be had from a source.
 
     `retryable` tells whether trying again can help; `retry_after` is the
-    server's own wish, in seconds.
+    server's own wish, in seconds. `refused` tells that nobody is at the
+    address, as opposed to one that is slow or broken.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class TransferError(LayeredError):
         status: Optional[int] = None,
         retryable: bool = False,
         retry_after: Optional[float] = None,
+        refused: bool = False,
         hint: str = '',
     ) -> None:
         self.url = url
@@ -120,6 +122,7 @@ class TransferError(LayeredError):
         self.status = status
         self.retryable = retryable
         self.retry_after = retry_after
+        self.refused = refused
         if retryable:
             hint = hint or 'Run it again later; what was fetched is kept.'
         elif status is not None:

@@ -11,21 +11,22 @@ from __future__ import annotations
 import posixpath
 import re
 import threading
-from typing import Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 from urllib.parse import quote, urlsplit
 
 import requests
+from requests.utils import get_auth_from_url
 
 from .. import __version__
 from ..core.errors import TransferError
 from ..core.places import hide_secrets
 from ..tools.deadline import Deadline
-from ..transfer.ports import FileInfo
+from ..transfer.ports import FileInfo, Stream
 from . import Document
 from .http_deadline import (
     SLOWEST_BYTES_A_SECOND, in_time, make_session,
 )
-from .http_errors import network, refuse
+from .http_errors import can_pass, network, refuse
 from .http_headers import (
     find_coding,
     find_validator,
@@ -33,7 +34,7 @@ from .http_headers import (
     parse_range,
     parse_size,
 )
-from .http_stream import READ_BYTES, HttpStream
+from .http_stream import READ_BYTES, HttpStream, NoPart
 from .lago_methods import LagoMethods
 
 #: `Accept-Encoding`: nginx and others drop Range when they compress on the
@@ -45,6 +46,15 @@ _HEADERS = {
 
 #: Asks caches on the way to ask the server (RFC 9111, 5.2.1.4).
 NO_CACHE = {'Cache-Control': 'no-cache', 'Pragma': 'no-cache'}
+
+#: Answers that mean the file, whatever part of it was asked for.
+_OF_THE_FILE = (401, 403, 404, 407, 410, 451)
+
+#: Answers of a place that a redirect led to and that is good no more.
+_EXPIRED = (401, 403, 404, 410)
+
+#: Answers that say something of the file's bytes.
+_USABLE = (200, 206, 416)
 
 
 class HttpProvider(LagoMethods):
@@ -76,6 +86,10 @@ class HttpProvider(LagoMethods):
         self._asked: Dict[str, str] = {}
         # Sessions are not made for several threads: their cookies are not.
         self._local = threading.local()
+        # Whether it has answered a range, None before the first one.
+        self._gives_ranges: Optional[bool] = None
+        # Where redirects have led, by the path of the file.
+        self._places: Dict[str, str] = {}
 
     def avoid_caches(self) -> None:
         """Let the server itself answer from now on."""
@@ -106,12 +120,14 @@ class HttpProvider(LagoMethods):
         start: int = 0,
         end: Optional[int] = None,
         validator: Optional[str] = None,
-    ) -> HttpStream:
+    ) -> Stream:
         """Open a file as `ports.Provider.open` says."""
         if start or end is not None:
             stream = self._open_range(path, start, end, validator)
             if stream is not None:
                 return stream
+            if start and end is not None:
+                return NoPart(self.locate(path))
         response = self._request('GET', path)
         if response.status_code != 200:
             refuse(self.locate(path), response)
@@ -125,27 +141,33 @@ class HttpProvider(LagoMethods):
         validator: Optional[str],
     ) -> Optional[HttpStream]:
         """Ask for a range (14.2); None: only the whole file will do."""
+        if self._gives_ranges is False:
+            return None
         last = '' if end is None else end - 1
         headers = {'Range': f'bytes={start}-{last}'}
         if validator is not None:
             headers['If-Range'] = validator
         response = self._request('GET', path, headers)
-        if response.status_code == 200:
+        status = response.status_code
+        if status == 200:
             return self._stream(path, response, 0, None, end)
-        if response.status_code not in (206, 416):
+        if status in _OF_THE_FILE or can_pass(status):
             refuse(self.locate(path), response)
         first, stop, total = parse_range(response.headers)
-        if may_be_same(validator, response.headers):
-            if response.status_code == 206 and first == start:
+        same = may_be_same(validator, response.headers)
+        if status == 206 and first is not None:
+            self._gives_ranges = True
+            if first == start and same:
                 return self._stream(path, response, start, stop, end, total)
-            if response.status_code == 416 and total == start:
-                response.close()
-                return self._stream(
-                    path, response, start, start, start, total
-                )
+        if status == 416 and total == start and same:
+            response.close()
+            return self._stream(path, response, start, start, start, total)
         # The file changed, or the range is not the one asked for: what is
         # here already must not be mixed with it.
         response.close()
+        if status != 416 and self._gives_ranges is None:
+            # Such as 400, or several parts: that will not be better.
+            self._gives_ranges = False
         return None
 
     def _stream(
@@ -178,15 +200,50 @@ class HttpProvider(LagoMethods):
             )
 
     def _url(self, path: str) -> str:
+        """Return the address of a file; a query of the source stays last."""
         quoted = quote(path, safe="/%!$&'()*+,:;=@~")
         quoted = re.sub('%(?![0-9A-Fa-f]{2})', '%25', quoted)
-        return posixpath.join(self.baseurl, quoted)
+        parts = urlsplit(self.baseurl)
+        return parts._replace(
+            path=posixpath.join(parts.path or '/', quoted), fragment=''
+        ).geturl()
 
     def _request(
         self,
         method: str,
         path: str,
         headers: Optional[Dict[str, str]] = None,
+    ) -> requests.Response:
+        """Ask for a file, where the last redirect has led as long as it can.
+
+        Addresses that a redirect gives are often good for a while only.
+        """
+        url = self._url(path)
+        place = self._places.get(path) if method == 'GET' else None
+        if place is not None:
+            try:
+                response = self._send(method, path, place, headers)
+            except TransferError:
+                self._places.pop(path, None)
+                raise
+            if response.status_code in _USABLE:
+                return response
+            self._places.pop(path, None)
+            if response.status_code not in _EXPIRED:
+                return response
+            response.close()
+        response = self._send(method, path, url, headers)
+        redirected = method == 'GET' and bool(response.history)
+        if redirected and response.status_code in _USABLE:
+            self._places[path] = response.url
+        return response
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        url: str,
+        headers: Optional[Dict[str, str]],
     ) -> requests.Response:
         if not hasattr(self._local, 'session'):
             self._local.session = make_session()
@@ -197,8 +254,8 @@ class HttpProvider(LagoMethods):
         try:
             with in_time(shown, self.timeout), network(shown, self.timeout):
                 response = session.request(
-                    method, self._url(path),
-                    headers={**self._asked, **(headers or {})},
+                    method, url, headers={**self._asked, **(headers or {})},
+                    auth=_find_auth(session, self._url(path), url),
                     # Only an answer that was read frees its connection.
                     stream=method != 'HEAD',
                     timeout=self.timeout, allow_redirects=True,
@@ -209,6 +266,22 @@ class HttpProvider(LagoMethods):
             if response is not None:
                 response.close()
             raise
+
+
+def _find_auth(
+    session: Any, own: str, url: str
+) -> Optional[Tuple[str, str]]:
+    """Return the credentials for a place that a redirect has led to.
+
+    As in a redirect: those in the address of one server are not for others.
+
+    Args:
+        own: the address that may have some; for itself, requests takes them.
+    """
+    if url == own or session.should_strip_auth(own, url):
+        return None
+    user, password = get_auth_from_url(own)
+    return (user, password) if user or password else None
 
 
 def fetch_document(

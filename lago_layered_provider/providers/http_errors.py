@@ -7,7 +7,7 @@ import http.client
 import socket
 import ssl
 import sys
-from typing import Iterator, List, NoReturn, Optional, Tuple
+from typing import Iterator, List, NoReturn, Optional, Sequence, Tuple
 
 import requests
 from urllib3 import exceptions as urllib3_errors
@@ -43,16 +43,15 @@ _BAD_REQUESTS = (
 #: A connection that broke: kinds of `SSLError` that can heal.
 _TLS_BREAKS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
+#: What an address says where there is no server.
+_NOBODY = (ConnectionRefusedError, socket.gaierror)
+
 
 def _explain(
-    error: BaseException, timeout: float, outer: Optional[BaseException]
+    causes: Sequence[BaseException], timeout: float
 ) -> Tuple[str, bool]:
-    """Return a reason for people, and whether trying again can help.
-
-    Args:
-        outer: what was being handled before; no cause of this error.
-    """
-    causes = _find_causes(error, outer)
+    """Return a reason for people, and whether trying again can help."""
+    error = causes[-1]
     proxy = any(isinstance(c, requests.exceptions.ProxyError) for c in causes)
     where = 'proxy: ' if proxy else ''
     # The innermost cause is the plainest; urllib3 1.26 calls every failure
@@ -118,8 +117,17 @@ def network(url: str, timeout: float) -> Iterator[None]:
     try:
         yield
     except NETWORK_ERRORS as error:
-        reason, retryable = _explain(error, timeout, outer)
-        raise TransferError(url, reason, retryable=retryable) from error
+        causes = _find_causes(error, outer)
+        reason, retryable = _explain(causes, timeout)
+        raise TransferError(
+            url, reason, retryable=retryable,
+            refused=any(isinstance(cause, _NOBODY) for cause in causes),
+        ) from error
+
+
+def can_pass(status: int) -> bool:
+    """Tell whether a status may be another one soon."""
+    return status in _PASSING or status >= 500 and status != 501
 
 
 def refuse(url: str, response: requests.Response) -> NoReturn:
@@ -137,6 +145,6 @@ def refuse(url: str, response: requests.Response) -> NoReturn:
         f'HTTP {status} {phrase}'.rstrip(),
         # 410 Gone is as missing as 404 Not Found.
         status=404 if status == 410 else status,
-        retryable=status in _PASSING or status >= 500 and status != 501,
+        retryable=can_pass(status),
         retry_after=parse_retry_after(response.headers),
     )

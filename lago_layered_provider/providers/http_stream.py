@@ -126,3 +126,30 @@ class HttpStream:
         """Release the connection, for other requests if all was read."""
         self._forget_socket()
         self._response.close()
+
+
+class NoPart:
+    """Stands for a part of a file that the server does not give.
+
+    As a stream that begins at 0, but without a request for the whole file:
+    who asked for a part does not want that.
+    """
+
+    start = 0
+    total: Optional[int] = None
+    validator: Optional[str] = None
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def read(self, size: int) -> bytes:
+        """Raise TransferError."""
+        raise TransferError(
+            self._url, 'no part of it can be had', retryable=True
+        )
+
+    def abort(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""One source at several places: a repository and its mirrors.
+"""One source at its places: a repository and its mirrors, if it has any.
 
 Each request goes to the places in order, beginning with the one that worked
 last, until one answers; a file that breaks off is continued at the next one.
@@ -6,8 +6,9 @@ Nothing is fetched twice for that: the digest of the whole decides whether
 what came from here and there is the image. Where it is not, the file is
 fetched anew from one place alone, and from the next one if that is wrong too.
 
-ETags differ between places, and each validator that is given out names its
-own; at another place a file is continued without one.
+ETags differ between places, and between the nodes that one name may stand
+for. So a file is continued without them as long as the digest decides; only
+what must be of one state of the file names that state.
 """
 
 from __future__ import annotations
@@ -16,14 +17,26 @@ import functools
 import json
 import threading
 from dataclasses import dataclass, field
-from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
+from typing import (
+    Callable,
+    Dict,
+    FrozenSet,
+    List,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 from ..core.errors import TransferError
 from ..transfer.ports import Caching, FileInfo, Provider, Stream
 from .mirrored_stream import MirroredStream, is_answer, join_failures
 
-#: The place of bytes that an earlier run has left.
-UNKNOWN = -1
+#: A place, and the validator of a file there.
+State = Tuple[int, Optional[str]]
+
+#: The state of bytes that an earlier run has left.
+UNKNOWN: State = (-1, None)
 
 
 @dataclass
@@ -31,12 +44,13 @@ class _History:
     """What is known of the bytes of one file; places by their numbers.
 
     Attributes:
-        used: where those at hand are from.
+        used: the states of the file that those at hand are of, each with
+            its place.
         wrong: places that have another file of that name.
-        alone: the bytes of different places must not be joined.
+        alone: the bytes of different states must not be joined.
     """
 
-    used: Set[int] = field(default_factory=set)
+    used: FrozenSet[State] = frozenset()
     wrong: Set[int] = field(default_factory=set)
     alone: bool = False
 
@@ -101,45 +115,29 @@ class Mirrored:
         if start and alone:
             order.sort(key=lambda place: place != named)
         failures: Dict[int, TransferError] = {}
-        restarting: List[int] = []
+        restarting: Dict[int, Stream] = {}
         for place in order:
-            begin = start
-            if alone and place != named:
-                begin = 0
+            begin = 0 if alone and place != named else start
             try:
                 stream = self._places[place].open(
                     path, start=begin, end=end,
-                    validator=own if place == named else None,
+                    validator=own if alone and place == named else None,
                 )
             except TransferError as error:
                 failures[place] = error
                 continue
             if stream.start < begin and not alone:
-                stream.close()
-                restarting.append(place)
+                restarting[place] = stream
                 continue
-            return self._opened(path, place, stream, end, joined, failures)
-        if restarting:
-            return self._begin_anew(path, restarting, end, joined, failures)
-        raise join_failures(failures)
-
-    def _begin_anew(
-        self,
-        path: str,
-        places: Sequence[int],
-        end: Optional[int],
-        joined: bool,
-        failures: Dict[int, TransferError],
-    ) -> MirroredStream:
-        """Open a file at 0, at one of the places that do not continue it."""
-        for place in places:
-            try:
-                stream = self._places[place].open(path, end=end)
-            except TransferError as error:
-                failures[place] = error
-                continue
-            return self._opened(path, place, stream, end, joined, failures)
-        raise join_failures(failures)
+            break
+        else:
+            if not restarting:
+                raise join_failures(failures)
+            place = next(iter(restarting))
+            stream = restarting.pop(place)
+        for other in restarting.values():
+            other.close()
+        return self._opened(path, place, stream, end, joined, failures)
 
     def go_on(
         self,
@@ -169,7 +167,7 @@ class Mirrored:
             same = total is None or stream.total in (None, total)
             if stream.start == position and same:
                 if joined:
-                    self._note_use(path, place, position, end)
+                    self._note_use(path, place, stream, end)
                 self._went_on(path, failures, place)
                 return place, stream
             stream.close()
@@ -186,10 +184,15 @@ class Mirrored:
     def reject(self, path: str, old: bool) -> bool:
         """Learn that a file was wrong; tell whether to fetch it anew."""
         history = self._histories.setdefault(path, _History())
+        mixed = len(history.used) > 1 and not history.alone
         history.alone = True
-        if old or len(history.used) > 1:
+        if old or mixed:
             return True
-        history.wrong |= history.used
+        found = {place for place, _ in history.used}
+        if not found and path in self._latest:
+            # Its first answer, of the file's size, was wrong already.
+            found = {self._latest[path]}
+        history.wrong |= found
         return len(history.wrong) < len(self._places)
 
     def avoid_caches(self) -> None:
@@ -221,7 +224,7 @@ class Mirrored:
     ) -> MirroredStream:
         self._latest[path] = place
         if joined:
-            self._note_use(path, place, stream.start, end)
+            self._note_use(path, place, stream, end)
         self._went_on(path, failures, place)
         return MirroredStream(
             functools.partial(self.go_on, path, end=end, joined=joined),
@@ -230,16 +233,17 @@ class Mirrored:
         )
 
     def _note_use(
-        self, path: str, place: int, start: int, end: Optional[int]
+        self, path: str, place: int, stream: Stream, end: Optional[int]
     ) -> None:
         self._latest[path] = place
         history = self._histories[path]
-        if end is not None:
-            history.used = history.used | {place}
-        elif start == 0:
-            history.used = {place}
+        state = frozenset([(place, stream.validator)])
+        if end is None and stream.start == 0 and history.alone:
+            history.used = state
+        elif end is None and stream.start and not history.used:
+            history.used = state | {UNKNOWN}
         else:
-            history.used = (history.used or {UNKNOWN}) | {place}
+            history.used = history.used | state
 
     def _went_on(
         self, path: str, failures: Dict[int, TransferError], place: int

@@ -116,6 +116,7 @@ def join_failures(failures: Dict[int, TransferError]) -> TransferError:
         status=answers[0] if answers else first.status,
         retryable=any(error.retryable for error in (first, *others)),
         retry_after=first.retry_after,
+        refused=all(error.refused for error in (first, *others)),
     )
 
 

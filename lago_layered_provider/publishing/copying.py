@@ -12,9 +12,11 @@ from ..core import errors
 from ..core.formats import LAST_BYTES
 from ..core.model import DIGEST_LENGTHS, Digest, Image, Unknown
 from ..tools import files, tree
+from ..transfer import checking
 from ..transfer.decode import CorruptStream, decode_all
 from ..transfer.digester import Digester
 from ..transfer.ports import Progress, Provider
+from ..transfer.retries import Retries
 from ..transfer.verify import verify_staged
 from .packing import DIGESTS
 
@@ -22,9 +24,6 @@ READ_BYTES = 1 << 20
 
 #: Enough for the header of any image.
 HEAD_BYTES = 2 << 20
-
-FIRST_PAUSE_SECONDS = 0.5
-LONGEST_PAUSE_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -45,37 +44,26 @@ class Copied:
 
 
 def fetch_file(
-    image: Image, provider: Provider, path: str, *, retries: int,
+    image: Image, provider: Provider, path: str, *, patience: float,
     progress: Progress,
 ) -> None:
     """Bring the file of an image to `path`, from where an earlier run ended.
 
-    Nobody asks whether the file is the same as then: its digest will tell.
+    Where it has a digest nobody asks whether the file is the same as then:
+    that will tell.
 
     Raises:
         TransferError: it cannot be had; what came so far stays at `path`.
     """
-    name = str(image.ref)
-    failures = 0
+    retries = Retries(patience, _size(path))
     while True:
-        before = _size(path)
         try:
             _fetch_rest(image, provider, path, progress)
             return
         except errors.TransferError as error:
-            if _size(path) > before:
-                failures = 0
-            failures += 1
-            if not error.retryable or failures > retries:
-                raise
-            seconds = min(
-                max(error.retry_after or 0,
-                    FIRST_PAUSE_SECONDS * 2 ** (failures - 1)),
-                LONGEST_PAUSE_SECONDS,
-            )
+            seconds = retries.next_pause(error, _size(path), time.monotonic())
             progress.note(
-                f'{name}: {error.reason}; trying again in {seconds:.1f} s '
-                f'({failures} of {retries})'
+                f'{image.ref}: {error.reason}; {retries.describe(seconds)}'
             )
             time.sleep(seconds)
 
@@ -83,24 +71,36 @@ def fetch_file(
 def _fetch_rest(
     image: Image, provider: Provider, path: str, progress: Progress
 ) -> None:
+    limit = image.compressed_size or image.size
+    name = str(image.ref)
     with tree.open_output(path, keep=True) as output:
         start = output.tell()
         with contextlib.closing(
             provider.open(image.file, start=start)
         ) as stream:
-            if stream.start != start:
-                output.truncate(stream.start)
-                output.seek(stream.start)
-            limit = image.compressed_size or image.size
-            while True:
-                data = stream.read(READ_BYTES)
-                if not data:
-                    break
-                output.write(data)
-                progress.advance(str(image.ref), len(data))
+            checking.check_answer(
+                image, stream, provider.locate(image.file), begun=start > 0
+            )
+            known = start - stream.start
+            if known:
+                progress.note(
+                    f'{name}: it cannot be continued at byte {start}; what '
+                    f'came before comes again'
+                )
+            if known and image.digest is None:
+                # Nothing would tell a mixture of two files.
+                output.truncate(0)
+                output.seek(0)
+                progress.begin(name, limit, 0)
+                known = 0
+            for data in iter(lambda: stream.read(READ_BYTES), b''):
+                fresh = data[known:]
+                known -= len(data) - len(fresh)
+                output.write(fresh)
+                progress.advance(name, len(fresh))
                 if limit is not None and output.tell() > limit:
                     raise errors.SizeMismatch(
-                        str(image.ref), what='size of the file',
+                        name, what='size of the file',
                         expected=f'{limit} bytes', found='more',
                     )
             output.flush()

@@ -64,13 +64,15 @@ def _write(stream: IO[bytes], data: bytes) -> None:
 
 def _decoded(location: str, timeout: float) -> Iterator[bytes]:
     """Yield the bytes of the image; its first ones tell what it is."""
-    directory, _, name = location.rpartition('/')
-    if re.match('https?://', location):
+    web = re.match(r'(https?://[^?#]*/)([^?#]*)(\?[^#]*)?', location)
+    if web:
+        directory, name, query = web[1], web[2], web[3] or ''
         provider = make_provider(
-            'http', {'baseurl': f'{directory}/'}, timeout=timeout,
+            'http', {'baseurl': directory + query}, timeout=timeout,
             roots=None,
         )
     else:
+        directory, _, name = location.rpartition('/')
         provider = make_provider(
             'file', {'root': directory or '/'}, roots=None
         )

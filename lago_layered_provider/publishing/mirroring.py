@@ -250,7 +250,7 @@ class _Mirror:
             if not old or _here(part) != image.compressed_size:
                 fetch_file(
                     image, provider, part, progress=self._progress,
-                    retries=self._sources.settings.retries,
+                    patience=self._sources.settings.patience,
                 )
             try:
                 return prove(image, base, part, provider.locate(image.file))

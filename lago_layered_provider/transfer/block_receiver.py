@@ -13,20 +13,17 @@ from typing import Callable, Dict, Optional, Tuple
 
 from ..core import errors
 from ..core.model import Digest, Image
+from . import checking
 from .claims import Claims, Part, Run
 from .connections import CROWDED
 from .jobs import Jobs
 from .mapping import Mapped
 from .ports import Provider, Stream
-from .retries import Retries
+from .retries import LONGEST_PAUSE_SECONDS, WrongAnswer
 from .shared import Shared
 from .target import Target
 
 READ_BYTES = 256 << 10
-
-
-class FileChanged(Exception):
-    """The file at its source is not the one that was begun."""
 
 
 class BlockReceiver:
@@ -60,7 +57,7 @@ class BlockReceiver:
         self._shared = shared
         self._open: Dict[Run, Stream] = {}
         self._failed_at = self._pause_until = 0.0
-        self._retries = Retries(shared.retries, self.received)
+        self._retries = shared.retries(self.received)
         self._target.begin(self._claims.parts)
         self._shown = False
         if all(part.is_complete for part in self._claims.parts):
@@ -92,7 +89,7 @@ class BlockReceiver:
             wake: is called when there may be more to claim than before.
 
         Raises:
-            FileChanged: it has to be fetched anew.
+            WrongAnswer: the source gives no ranges any more.
             LayeredError: it cannot be had, or is not what was announced.
         """
         def is_done() -> bool:
@@ -165,6 +162,7 @@ class BlockReceiver:
             self._fetch(run)
         except errors.TransferError as error:
             if error.status in CROWDED and has_others():
+                self._rest(error.retry_after or 0)
                 return True
             self._break_off(run, error)
         return False
@@ -177,10 +175,13 @@ class BlockReceiver:
         with self._shared.streams.reading(stream):
             with self._jobs.changed:
                 self._open[run] = stream
-            if stream.start != run.start or (
-                stream.total not in (None, self._file.size)
-            ):
-                raise FileChanged
+            location = self._provider.locate(self._image.file)
+            checking.check_answer(self._image, stream, location, begun=True)
+            if stream.start != run.start:
+                raise WrongAnswer(
+                    location, f'an answer begins at {stream.start} instead '
+                    f'of {run.start}',
+                )
             position = run.start
             part = self._next_part(run, None)
             while part is not None:
@@ -193,6 +194,12 @@ class BlockReceiver:
                     self._put(run, part, chunk, position)
                     position += len(chunk)
                 part = self._next_part(run, part)
+
+    def _rest(self, seconds: float) -> None:
+        """Claim nothing for so long; what is on its way goes on."""
+        until = time.monotonic() + min(seconds, LONGEST_PAUSE_SECONDS)
+        with self._jobs.changed:
+            self._pause_until = max(self._pause_until, until)
 
     def _next_part(self, run: Run, last: Optional[Part]) -> Optional[Part]:
         with self._jobs.changed:
@@ -255,13 +262,13 @@ class BlockReceiver:
             )
             if not missed or run.claimed < self._failed_at:
                 return
+            now = time.monotonic()
             try:
-                seconds = self._retries.next_pause(error, self.received)
-            except errors.TransferError:
-                self._jobs.fail(error)
+                seconds = self._retries.next_pause(error, self.received, now)
+            except errors.LayeredError as final:
+                self._jobs.fail(final)
                 return
-            self._failed_at = time.monotonic()
-            self._pause_until = self._failed_at + seconds
+            self._failed_at, self._pause_until = now, now + seconds
         self._shared.progress.note(
             f'{self._name}: {error.reason}; '
             f'{self._retries.describe(seconds)}'

@@ -8,6 +8,7 @@ from typing import Dict, Tuple, Union
 from ..core import errors, formats
 from ..core.model import Digest, Image, Unknown
 from .ports import Stream
+from .retries import WrongAnswer
 
 _HINT = 'It was not kept; tell the admin of the repository.'
 
@@ -42,6 +43,28 @@ def check_total(image: Image, stream: Stream, location: str) -> None:
                 'repository may be in the middle of an update.'
             ),
         )
+
+
+def check_answer(
+    image: Image, stream: Stream, location: str, *, begun: bool
+) -> None:
+    """Raise when an answer is of a file with another size than announced.
+
+    Args:
+        begun: bytes of the file are here: one answer does not decide.
+
+    Raises:
+        SizeMismatch: it is.
+        WrongAnswer: the same, where others may be right.
+    """
+    try:
+        check_total(image, stream, location)
+    except errors.SizeMismatch as error:
+        if not begun:
+            raise
+        raise WrongAnswer(
+            location, f'it has {stream.total} bytes now', error
+        ) from error
 
 
 def _comma_kind(

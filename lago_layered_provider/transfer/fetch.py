@@ -18,21 +18,18 @@ from ..core.model import Digest, Image
 from ..core.plan import Layer, Plan
 from ..core.record import Record
 from . import checking
-from .block_receiver import BlockReceiver, FileChanged
+from .block_receiver import BlockReceiver
 from .connections import Connections, Crowded
 from .jobs import Jobs
 from .landing import place_blocks
 from .mapping import Mapped, find_map
 from .ordered import order_pieces
 from .ports import Caching, Mirrors, Progress, Provider
-from .retries import Retries
+from .retries import WrongAnswer
 from .shared import BlockRoom, Shared
 from .store_ports import Stage, Store
 from .streaming import Streaming
 from .verify import verify_staged
-
-#: A file that changes again while it is fetched is fetched in one go.
-BLOCK_TRIES = 2
 
 
 @dataclass(frozen=True)
@@ -43,14 +40,15 @@ class Limits:
         jobs: layers that are worked on at the same time.
         connections: open at the same time to one server.
         blocks: that are received or wait to be decoded at the same time.
-        retries: failures of one layer in a row that are forgiven.
+        patience: seconds without a new byte of a layer that are waited
+            for.
         lock_timeout: in seconds.
     """
 
     jobs: int
     connections: int
     blocks: int
-    retries: int
+    patience: float
     lock_timeout: float
 
 
@@ -79,7 +77,7 @@ class Fetcher:
         self._limits = limits
         self._progress = progress
         self._shared = Shared(
-            limits.connections, limits.retries, progress,
+            limits.connections, limits.patience, progress,
             room=BlockRoom(limits.blocks, plan.room_left),
         )
         self.cancelled = self._shared.cancelled
@@ -147,50 +145,48 @@ class Fetcher:
     def _fetch_blocks(
         self, name: str, image: Image, provider: Provider, stage: Stage
     ) -> Optional[Tuple[Digest, ...]]:
-        """Receive an image by blocks; None where it has to be one go."""
+        """Receive an image by blocks; None where it has to be one go.
+
+        Only where a digest decides whether the blocks are of one image.
+        """
         if isinstance(provider, Mirrors) and provider.is_alone(image.file):
             return None
-        for _ in range(BLOCK_TRIES):
-            mapped = self._find_map(name, image, provider, stage.validator)
-            if mapped is None:
-                return None
-            if mapped.map is not None:
-                checking.check_size(
-                    image, mapped.map.image_size, provider.locate(image.file)
-                )
-            elif self._limits.connections == 1:
-                return None  # one request is enough then
-            if mapped.changed:
-                stage.reset()
-            try:
-                return self._receive_blocks(
-                    name, image, provider, stage, mapped
-                )
-            except FileChanged:
-                stage.reset()
-        return None
+        mapped = self._find_map(name, image, provider, stage)
+        if mapped is None:
+            return None
+        if mapped.map is not None:
+            checking.check_size(
+                image, mapped.map.image_size, provider.locate(image.file)
+            )
+        elif self._limits.connections == 1:
+            return None  # one request is enough then
+        try:
+            return self._receive_blocks(name, image, provider, stage, mapped)
+        except WrongAnswer as error:
+            self._progress.note(
+                f'{name}: {error.reason}; fetching it in one go, what came '
+                f'out of order comes again'
+            )
+            return None
 
     def _find_map(
-        self,
-        name: str,
-        image: Image,
-        provider: Provider,
-        validator: Optional[str],
+        self, name: str, image: Image, provider: Provider, stage: Stage
     ) -> Optional[Mapped]:
-        retries = Retries(self._limits.retries, 0)
+        retries = self._shared.retries(0)
         while True:
             try:
                 with self._connections.one(
                     provider, image.file, self._shared.check
                 ):
                     return find_map(
-                        provider, image, validator, self._shared.streams
+                        provider, image, stage.validator,
+                        self._shared.streams, begun=stage.begun,
                     )
             except Crowded:
                 self._shared.check()
             except errors.TransferError as error:
                 self._shared.check()
-                seconds = retries.next_pause(error, 0)
+                seconds = retries.next_pause(error, 0, time.monotonic())
                 self._progress.note(
                     f'{name}: {error.reason}; {retries.describe(seconds)}'
                 )

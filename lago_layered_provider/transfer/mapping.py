@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Tuple, Union
+from typing import Optional, Union
 
 from ..core import xz
 from ..core.block import Needed
 from ..core.block_map import BlockMap, read_map
 from ..core.model import Image, Unknown
 from . import checking
-from .ports import Provider
+from .ports import Provider, Stream
 from .shared import OpenStreams
 
 #: Holds the index of 8 GiB in blocks of 16 MiB.
@@ -29,13 +29,11 @@ class Mapped:
         validator: the state of the file at its source.
         map: where its blocks are; None where it can only be decoded from
             its beginning.
-        changed: it is not the state that was asked for.
     """
 
     size: int
     validator: Optional[str]
     map: Optional[BlockMap]
-    changed: bool = False
 
     @property
     def to_fetch(self) -> int:
@@ -48,11 +46,14 @@ def find_map(
     image: Image,
     validator: Optional[str],
     streams: OpenStreams,
+    *,
+    begun: bool = False,
 ) -> Optional[Mapped]:
     """Return how an image's file can be had.
 
     Args:
         validator: the state of the file that some bytes are here of.
+        begun: some are here; they are not given up for one wrong answer.
 
     Returns:
         None where it has to be received from its beginning to its end: it is
@@ -66,47 +67,35 @@ def find_map(
     total = image.compressed_size if image.compression else image.size
     if total is None or total < SMALL_BYTES:
         return None
-    length, changed = TAIL_BYTES, False
+    length = TAIL_BYTES
     while True:
-        end = _read_end(provider, image, total, length, validator, streams)
-        if end is None and validator is None:
-            return None
+        start = total - length
+        with streams.reading(provider.open(
+            image.file, start=start, end=total, validator=validator
+        )) as stream:
+            checking.check_answer(
+                image, stream, provider.locate(image.file), begun=begun
+            )
+            end = _read(stream, length) if stream.start == start else None
+            state = stream.validator
         if end is None:
-            # It knows no ranges, or the file is another one by now.
-            validator, changed = None, True
-            continue
-        found = _read_map(image.compression, end[0], total)
-        if isinstance(found, Needed):
-            length = found.bytes_needed
-        else:
-            useful = found is not None and found.is_useful
-            return Mapped(total, end[1], found if useful else None, changed)
-
-
-def _read_end(
-    provider: Provider,
-    image: Image,
-    total: int,
-    length: int,
-    validator: Optional[str],
-    streams: OpenStreams,
-) -> Optional[Tuple[bytes, Optional[str]]]:
-    """Return the last bytes of a file and its state; None: not so."""
-    start = total - length
-    stream = provider.open(
-        image.file, start=start, end=total, validator=validator
-    )
-    with streams.reading(stream):
-        checking.check_total(image, stream, provider.locate(image.file))
-        if stream.start != start:
             return None
-        data = bytearray()
-        while len(data) < length:
-            chunk = stream.read(length - len(data))
-            if not chunk:
-                return None
-            data += chunk
-    return bytes(data), stream.validator
+        found = _read_map(image.compression, end, total)
+        if not isinstance(found, Needed):
+            useful = found is not None and found.is_useful
+            return Mapped(total, state, found if useful else None)
+        length = found.bytes_needed
+
+
+def _read(stream: Stream, length: int) -> Optional[bytes]:
+    """Return so many bytes, None where there are not as many."""
+    data = bytearray()
+    while len(data) < length:
+        chunk = stream.read(length - len(data))
+        if not chunk:
+            return None
+        data += chunk
+    return bytes(data)
 
 
 def _read_map(

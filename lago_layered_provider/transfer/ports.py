@@ -64,7 +64,8 @@ class Provider(Protocol):
         """Open a file at `start`, up to but not including `end`.
 
         With a `validator` the stream continues at `start` only when the file
-        is still in that state; otherwise it begins at 0.
+        is still in that state; otherwise it begins at 0. Where an `end` was
+        given too, such a stream is closed and not read.
         """
 
 

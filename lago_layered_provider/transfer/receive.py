@@ -14,7 +14,6 @@ from ..core.model import Digest, Image, Unknown
 from . import checking
 from .decode import BlockPool, CorruptStream, make_decoder
 from .digester import Digester
-from .ports import Stream
 from .store_ports import Stage
 
 #: A checkpoint of a plain file costs a small write: not after every chunk.
@@ -77,17 +76,6 @@ class Receiver:
         """Give back what decoding and hashing hold."""
         self._decoder.close()
         self._digester.close()
-
-    def accept(self, stream: Stream) -> None:
-        """Make ready for a stream that may not start where we are.
-
-        Raises:
-            SizeMismatch: the file has another size than announced.
-        """
-        checking.check_total(self._image, stream, self.location)
-        if stream.start != self.offset:
-            self.restart()
-        self.begin(stream.validator)
 
     def begin(self, validator: Optional[str]) -> None:
         """Note the state of the file that all that comes is of."""

@@ -11,6 +11,7 @@ from ..core import errors
 from ..core.planning import SPOOL_BYTES
 from .parallel import BlockPool
 from .ports import Progress, Stream
+from .retries import Retries
 from .units import XzBlocks
 
 
@@ -21,17 +22,20 @@ class OpenStreams:
         self._lock = threading.Lock()
         self._streams: Set[Stream] = set()
         self._stopped = False
+        #: Whether any server was reached.
+        self.opened = False
 
     @contextlib.contextmanager
-    def reading(self, stream: Stream) -> Iterator[None]:
+    def reading(self, stream: Stream) -> Iterator[Stream]:
         """Know a stream while it is read, and close it then."""
         with self._lock:
+            self.opened = True
             self._streams.add(stream)
             stopped = self._stopped
         try:
             if stopped:
                 stream.abort()
-            yield
+            yield stream
         finally:
             with self._lock:
                 self._streams.discard(stream)
@@ -93,19 +97,26 @@ class Shared:
 
     Attributes:
         connections: that may be open to one server.
-        retries: failures in a row of one image that are forgiven.
+        patience: seconds without a new byte of an image that are waited
+            for.
         room: for blocks that wait to be decoded.
         cancelled: set when all shall end.
     """
 
     connections: int
-    retries: int
+    patience: float
     progress: Progress
     room: BlockRoom
     pool: BlockPool = field(default_factory=BlockPool)
     xz_blocks: XzBlocks = field(default_factory=XzBlocks)
     streams: OpenStreams = field(default_factory=OpenStreams)
     cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def retries(self, received: int) -> Retries:
+        """Return the patience with an image that has so many bytes."""
+        return Retries(
+            self.patience, received, lambda: self.streams.opened
+        )
 
     def check(self) -> None:
         """Raise Cancelled when all shall end.

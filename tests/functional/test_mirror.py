@@ -21,9 +21,10 @@ from tests.lab.signing import USER, Signing
 from tests.lab.tool import Tool
 
 VMS = {'vm0': 'iscsi', 'vm1': 'other'}
-#: Retries that do not keep a test waiting.
+#: Patience that does not keep a test waiting.
 HASTE = {
     'LAGO__TEMPLATE_REPO__TIMEOUT': '3', 'LAGO__TEMPLATE_REPO__RETRIES': '1',
+    'LAGO__TEMPLATE_REPO__PATIENCE': '1',
 }
 
 

@@ -133,7 +133,7 @@ def said(output: str) -> str:
 def test_connection_that_breaks(
     compression: Optional[str], make_site: MakeSite
 ) -> None:
-    site = make_site(compression=compression, retries=0)
+    site = make_site(compression=compression, patience=0)
     site.a.fail(site.path, cut_after=CUT)
     done = site.init()
     assert said(done.output).count(GOING_ON) == 1
@@ -146,7 +146,7 @@ def test_connection_that_breaks(
 
 
 def test_server_that_vanishes(make_site: MakeSite) -> None:
-    site = make_site(retries=0)
+    site = make_site(patience=0)
     site.a.fail(site.path, rate=RATE)
     with RunningLago(site.box) as lago:
         lago.until(
@@ -177,7 +177,7 @@ def test_nginx_that_is_killed(
         shutil.copytree(a.root, b.root, dirs_exist_ok=True)
         box = LagoSandbox(
             tmp_path / 'box', {'vm0': 'nfs'}, repo=f'{a.url}/repo.metadata',
-            config={'template_repo': {**SETTINGS, 'retries': 0}},
+            config={'template_repo': {**SETTINGS, 'patience': 0}},
         )
         with RunningLago(box) as lago:
             lago.until(lambda: kept_bytes(box.store, repo, base) > CUT,
@@ -205,7 +205,7 @@ def test_server_that_falls_silent(make_site: MakeSite) -> None:
 
 def test_both_break_again_and_again(make_site: MakeSite) -> None:
     """What is left is what a single server would do: try again."""
-    site = make_site(retries=3)
+    site = make_site()
     for server in (site.a, site.b):
         server.fail(site.path, cut_after=1_100_000, times=1)
     done = site.init()
@@ -276,7 +276,7 @@ def test_looked_up_at_the_mirror(make_site: MakeSite) -> None:
 
 
 def test_all_places_fail(make_site: MakeSite) -> None:
-    site = make_site(retries=0)
+    site = make_site(patience=0)
     site.a.fail(site.path, status=404)
     site.b.fail(site.path, status=403)
     done = site.box.init()

@@ -673,6 +673,7 @@ def test_nobody_there() -> None:
     error = fails(lambda: provider.open('el7'))
     assert error.reason == 'connection refused'
     assert error.retryable
+    assert error.refused
 
 
 def test_unknown_name() -> None:
@@ -806,6 +807,183 @@ def test_password_is_not_shown() -> None:
         fails(lambda: read_document(url, limit=1)),
     ):
         assert 'secret' not in str(error)
+
+
+# Ranges that a server does not give.
+
+#: What a server answers to a Range request; without one, all of the file.
+ODD: Dict[str, Answer] = {
+    'bad request': (400, {}, b''),
+    'not implemented': (501, {}, b''),
+    'a range without its place': (206, {}, DATA[5:9]),
+    'several parts': (
+        206, {'Content-Type': 'multipart/byteranges; boundary=x'}, b'--x'
+    ),
+}
+
+
+@pytest.mark.parametrize('odd', ODD.values(), ids=ODD)
+@pytest.mark.parametrize('end', [None, 9])
+def test_what_cannot_be_had_in_part_is_had_whole(
+    end: Optional[int], odd: Answer
+) -> None:
+    def script(request: Any) -> Answer:
+        return odd if 'Range' in request.headers else (200, {}, DATA)
+
+    with rude(script) as (provider, server):
+        stream = provider.open('el7', start=5, end=end)
+        assert stream.start == 0
+        if end is None:
+            assert read_all(stream) == DATA
+        # For a part alone the whole file is not begun.
+        assert len(server.requests) == (2 if end is None else 1)
+        # It was learned, for other files as well.
+        server.requests.clear()
+        assert provider.open('el8', start=5, end=9).start == 0
+        assert server.requests == []
+        assert read_all(provider.open('el8', start=5)) == DATA
+        assert read_all(provider.open('el8', end=9)) == DATA[:9]
+        assert not any('Range' in asked for _, asked in server.requests)
+
+
+def test_one_odd_answer_of_a_server_that_gives_ranges() -> None:
+    """Such as one node of several: ranges are asked for all the same."""
+    answers: List[Answer] = [(400, {}, b'')]
+
+    def script(request: Any) -> Answer:
+        if 'Range' in request.headers and len(server.requests) == 2:
+            return answers[0]
+        return ranged(5, len(DATA), '"a"')(request)
+
+    with rude(script) as (provider, server):
+        assert read_all(provider.open('el7', start=5)) == DATA[5:]
+        assert provider.open('el7', start=5, end=9).start == 0
+        assert read_all(provider.open('el7', start=5)) == DATA[5:]
+
+
+@pytest.mark.parametrize('status', [401, 403, 404, 410, 429, 500, 503])
+def test_what_is_no_answer_to_the_range_is_not_asked_twice(
+    status: int
+) -> None:
+    with rude(lambda _: (status, {}, b'')) as (provider, server):
+        fails(lambda: provider.open('el7', start=5))
+        assert len(server.requests) == 1
+
+
+# Addresses with a query, and redirects.
+
+def test_the_path_goes_before_the_query_of_a_source() -> None:
+    """Signed addresses: all that is asked for, sidecars as well."""
+    seen: List[str] = []
+
+    def script(request: Any) -> Answer:
+        seen.append(request.path)
+        return 200, {}, b'{"distro": "el7"}'
+
+    with rude(script) as (here, _):
+        for base in ('/images', '/images/', ''):
+            provider = HttpProvider(f'{here.baseurl}{base}?sig=a/b%2F&x=')
+            provider.stat('el7.xz')
+            provider.open('sub/el 7', start=3).close()
+            provider.get_metadata('el7')
+            root = base.rstrip('/')
+            assert seen == [
+                f'{root}/{name}?sig=a/b%2F&x='
+                for name in ('el7.xz', 'sub/el%207', 'el7.xz.metadata')
+            ]
+            seen.clear()
+
+
+class Moving:
+    """A server that redirects each file to a place on another one.
+
+    Attributes:
+        expired: what places that were given out before answer.
+    """
+
+    def __init__(self) -> None:
+        self.expired: Dict[str, int] = {}
+        self.asked: List[str] = []
+        self.given = 0
+        self.there = ''
+
+    def redirect(self, request: Any) -> Answer:
+        self.asked.append('here')
+        self.given += 1
+        where = f'{self.there}/{self.given}'
+        return 302, {'Location': where}, b''
+
+    def answer(self, request: Any) -> Answer:
+        self.asked.append(request.path)
+        if request.path in self.expired:
+            return self.expired[request.path], {}, b''
+        return ranged(5, len(DATA), '"a"')(request)
+
+
+@contextlib.contextmanager
+def moving() -> Iterator[Tuple[HttpProvider, Moving]]:
+    made = Moving()
+    with rude(made.answer) as (there, _), rude(made.redirect) as (here, _):
+        made.there = there.baseurl
+        yield here, made
+
+
+@pytest.mark.parametrize('status', [401, 403, 404, 410])
+def test_a_redirect_is_followed_until_its_place_is_good_no_more(
+    status: int
+) -> None:
+    with moving() as (provider, made):
+        for _ in range(3):
+            assert read_all(provider.open('a', start=5, end=99)) == (
+                DATA[5:99])
+        assert made.asked == ['here', '/1', '/1', '/1']
+        made.expired['/1'] = status
+        for _ in range(2):
+            assert read_all(provider.open('a', start=5)) == DATA[5:]
+        assert made.asked[4:] == ['/1', 'here', '/2', '/2']
+        # Each file has its own place.
+        read_all(provider.open('b'))
+        assert made.asked[8:] == ['here', '/3']
+        # A file that is gone for good is not asked for again and again.
+        made.expired['/2'] = made.expired['/4'] = status
+        assert fails(lambda: provider.open('a')).status in (status, 404)
+        assert made.asked[10:] == ['/2', 'here', '/4']
+
+
+def test_a_place_that_is_away_is_asked_for_anew() -> None:
+    with moving() as (provider, made):
+        read_all(provider.open('a'))
+        made.expired['/1'] = 503
+        assert fails(lambda: provider.open('a')).retryable
+        read_all(provider.open('a'))
+        assert made.asked == ['here', '/1', '/1', 'here', '/2']
+        provider._places['a'] = f'http://127.0.0.1:{free_port()}/gone'
+        assert fails(lambda: provider.open('a')).refused
+        read_all(provider.open('a'))
+        assert made.asked[5:] == ['here', '/3']
+
+
+@pytest.mark.parametrize('other', [False, True])
+def test_credentials_are_for_their_own_server(other: bool) -> None:
+    """On the way of a redirect, and when its place is used directly."""
+    def script(request: Any) -> Answer:
+        if request.path == '/el7':
+            return 302, {'Location': f'{target}/moved'}, b''
+        return 200, {}, DATA
+
+    with rude(script) as (here, server), rude(script) as (there, elsewhere):
+        target = (there if other else here).baseurl
+        host = here.baseurl.partition('://')[2]
+        provider = HttpProvider(f'http://me:secret@{host}/')
+        for _ in range(2):
+            read_all(provider.open('el7'))
+        asked = [headers for _, headers in server.requests]
+        assert len(asked) == (1 if other else 3)
+        assert all('Authorization' in headers for headers in asked)
+        assert len(elsewhere.requests) == (2 if other else 0)
+        assert not any(
+            'Authorization' in headers for _, headers in elsewhere.requests
+        )
 
 
 # Answers and addresses without sense.

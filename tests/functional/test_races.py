@@ -183,7 +183,7 @@ def test_one_is_killed_while_another_waits_for_it(
 def test_the_waiting_one_fetches_where_the_first_one_gives_up(
     forest: Dict[str, DiskImage], tmp_path: Path
 ) -> None:
-    """Not killed, but out of retries: the lock goes on to the other."""
+    """Not killed, but out of patience: the lock goes on to the other."""
     (tmp_path / 'www').mkdir()
     with RudeServer(tmp_path / 'www') as server:
         repo = publish(server.root, server.url, forest)
@@ -192,7 +192,7 @@ def test_the_waiting_one_fetches_where_the_first_one_gives_up(
         server.fail(path, times=1, stall_after=500_000)
         store = tmp_path / 'store'
         first = make_box(tmp_path / 'one', server.url, store, 'nfs')
-        first.config['template_repo'].update(timeout=10, retries=0)
+        first.config['template_repo'].update(timeout=10, patience=0)
         first.write()
         second = make_box(tmp_path / 'two', server.url, store, 'nfs')
         with RunningLago(first) as poor:

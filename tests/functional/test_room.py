@@ -136,7 +136,7 @@ def test_full_disk_keeps_what_was_fetched(
     tmp_path: Path, published: Publisher, forest: Dict[str, DiskImage]
 ) -> None:
     with SmallDisk(tmp_path / 'store', 64) as disk, in_small_disk(
-        tmp_path, published, disk, jobs=1, retries=3
+        tmp_path, published, disk, jobs=1
     ) as world:
         # Slow enough to fill the disk in the middle of the last layer.
         world.server.fail('/nfs*', rate=300 * KIB)

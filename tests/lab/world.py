@@ -24,7 +24,7 @@ from .rude_server import RudeServer
 _MESSAGE = re.compile(r'(?s)(?:.*\(in [\d:]+\)\n)?(.+)\n\Z')
 
 #: Fail soon; a test that needs more patience says so.
-HASTE = {'retries': 0, 'timeout': 3, 'lock_timeout': 5}
+HASTE = {'retries': 0, 'timeout': 3, 'patience': 0, 'lock_timeout': 5}
 
 
 class World:

@@ -16,7 +16,7 @@ import sys
 import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Set, Tuple, Type
 
 import pytest
 from hypothesis import given, settings
@@ -25,22 +25,22 @@ from hypothesis import strategies as st
 from lago_layered_provider.core import zstd
 from lago_layered_provider.core.block_map import BlockMap, read_map
 from lago_layered_provider.core.errors import (
-    Cancelled, LayeredError, TransferError,
+    Cancelled, LayeredError, SizeMismatch, TransferError,
 )
+from lago_layered_provider.core.formats import FIRST_BYTES
 from lago_layered_provider.core.model import Digest, Image, ImageRef
 from lago_layered_provider.report import make_console
 from lago_layered_provider.report_progress import Lines, make_progress
 from lago_layered_provider.store import Stage, Store
 from lago_layered_provider.transfer import ordered, retries
-from lago_layered_provider.transfer.block_receiver import (
-    BlockReceiver, FileChanged,
-)
+from lago_layered_provider.transfer.block_receiver import BlockReceiver
 from lago_layered_provider.transfer.claims import Part
 from lago_layered_provider.transfer.connections import Connections
 from lago_layered_provider.transfer.jobs import Jobs
 from lago_layered_provider.transfer.landing import Landing, place_blocks
 from lago_layered_provider.transfer.mapping import Mapped
 from lago_layered_provider.transfer.ports import FileInfo
+from lago_layered_provider.transfer.retries import WrongAnswer
 from lago_layered_provider.transfer.shared import BlockRoom, Shared
 from tests.unit.test_decode import xz_in_blocks, zstd_module
 
@@ -60,7 +60,6 @@ WINDOW_BYTES = 100_000
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ordered, 'WINDOW_BYTES', WINDOW_BYTES)
     monkeypatch.setattr(retries, 'FIRST_PAUSE_SECONDS', 0.001)
-    monkeypatch.setattr(retries, 'PROGRESS_BYTES', 1)
 
 
 class Stream:
@@ -241,11 +240,12 @@ class Receiving:
 
     def __init__(
         self, store: Store, file: File, origin: Origin, *,
-        connections: int = 3, told: Optional[Told] = None, tries: int = 3,
+        connections: int = 3, told: Optional[Told] = None,
+        patience: float = SECONDS,
     ) -> None:
         self.told = told or Told()
         self.shared = Shared(
-            connections, tries, self.told, BlockRoom(4)
+            connections, patience, self.told, BlockRoom(4)
         )
         self._store = store
         self._file = file
@@ -315,9 +315,7 @@ def test_right_whatever_breaks(
     origin = Origin(file.data, list(cuts))
     with fresh_store(tmp_path_factory) as store:
         receiving = Receiving(
-            store, file, origin, connections=connections,
-            # A cut of few bytes makes no progress that counts.
-            tries=len(cuts) + 1,
+            store, file, origin, connections=connections
         )
         made = receiving.run()
         assert staged_bytes(store) == file.content
@@ -545,20 +543,115 @@ def test_bytes_that_two_bring_count_once(
     assert told.advanced == file.map.to_fetch < origin.sent
 
 
-def test_another_size_means_another_file(store: Store) -> None:
+class Odd(Origin):
+    """A source whose answers are wrong, for some requests.
+
+    Attributes:
+        wrong: which requests, by their number; None: all.
+        shift: theirs begin so much later.
+        more: bytes that their file has more.
+    """
+
+    wrong: Optional[Set[int]] = None
+    shift = more = 0
+
+    def open(
+        self, path: str, *, start: int = 0, end: Optional[int] = None,
+        validator: Optional[str] = None,
+    ) -> Stream:
+        stream = super().open(path, start=start, end=end)
+        if self.wrong is None or len(self.opened) in self.wrong:
+            stream.start += self.shift
+            stream.total = len(self.data) + self.more
+        return stream
+
+
+@pytest.mark.parametrize('change', ['shift', 'more'])
+@pytest.mark.parametrize('kind', ['xz', 'gz', None])
+def test_after_a_wrong_answer_it_is_asked_again(
+    kind: Optional[str], change: str, store: Store
+) -> None:
+    """One node of several may be wrong: what is here stays."""
+    file = make_file(kind, random_parts(3, 5, 2 << 20))
+    origin = Odd(file.data)
+    setattr(origin, change, 1)
+    origin.wrong = {1, 3}
+    receiving = Receiving(store, file, origin)
+    receiving.run()
+    assert staged_bytes(store) == file.content
+    assert receiving.told.advanced == file.mapped.to_fetch
+    # A message may name what else came, by its first bytes.
+    assert origin.sent - receiving.told.advanced <= 2 * FIRST_BYTES
+    assert 'trying again in' in receiving.told.notes[0]
+
+
+@pytest.mark.parametrize('change, error', [
+    ('shift', WrongAnswer), ('more', SizeMismatch),
+])
+def test_a_server_with_wrong_answers_only_means_them(
+    change: str, error: Type[Exception], store: Store
+) -> None:
     file = make_file('xz', random_parts(3, 5, 400_000))
-    origin = Origin(file.data + b'\0\0\0\0')
-    with pytest.raises(FileChanged):
-        Receiving(store, file, origin).run()
+    origin = Odd(file.data)
+    setattr(origin, change, 1)
+    receiving = Receiving(store, file, origin, connections=1)
+    with pytest.raises(error):
+        receiving.run()
+    assert len(origin.opened) == retries.WRONG_ANSWERS + 1
+    assert len(receiving.told.notes) == retries.WRONG_ANSWERS
 
 
-def test_no_retries_are_left(store: Store) -> None:
+def test_any_new_byte_renews_the_patience(store: Store) -> None:
+    """However many connections break, one after the other."""
+    file = make_file('gz', [random.Random(1).randbytes(30_000)])
+    origin = Origin(file.data, [100] * 250)
+    receiving = Receiving(
+        store, file, origin, connections=1, patience=0.001
+    )
+    receiving.run()
+    assert staged_bytes(store) == file.content
+    assert origin.sent == len(file.data)
+    assert len(origin.opened) > 250
+
+
+class Limiting(Origin):
+    """A server with a limit of its rate: of eight requests it answers one."""
+
+    def open(
+        self, path: str, *, start: int = 0, end: Optional[int] = None,
+        validator: Optional[str] = None,
+    ) -> Stream:
+        stream = super().open(path, start=start, end=end)
+        if len(self.opened) % 8:
+            raise TransferError(
+                'memory', 'HTTP 429', status=429, retryable=True,
+                retry_after=0.001,
+            )
+        return stream
+
+
+@pytest.mark.parametrize('connections', [1, 3])
+@pytest.mark.parametrize('kind', ['xz', 'gz'])
+def test_a_limit_of_the_rate_slows_down_and_comes_to_its_end(
+    kind: str, connections: int, store: Store
+) -> None:
+    file = make_file(kind, random_parts(3, 6, 100_000))
+    origin = Limiting(file.data)
+    receiving = Receiving(store, file, origin, connections=connections)
+    receiving.run()
+    assert staged_bytes(store) == file.content
+    assert origin.sent == receiving.told.advanced == file.mapped.to_fetch
+    # All others were refused, more in a row than any number of tries.
+    answered = [one for one in origin.opened if one.sent]
+    assert len(origin.opened) >= 8 * len(answered)
+
+
+def test_patience_ends(store: Store) -> None:
     """What breaks without any progress is not tried for ever."""
     file = make_file('xz', random_parts(4, 6, 400_000))
-    origin = Origin(file.data, [0] * 200)
+    origin = Origin(file.data, [0] * 10**5)
     with pytest.raises(TransferError, match='it broke'):
-        Receiving(store, file, origin, tries=4).run()
-    assert len(origin.opened) < 30
+        Receiving(store, file, origin, patience=0.1).run()
 
 
 class Expiring(Origin):

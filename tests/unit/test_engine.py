@@ -24,7 +24,7 @@ from lago_layered_provider.transfer.jobs import Jobs
 from tests.unit.test_block_receiver import File, Origin, Told, make_file
 
 LIMITS = Limits(
-    jobs=2, connections=2, blocks=2, retries=0, lock_timeout=10,
+    jobs=2, connections=2, blocks=2, patience=0, lock_timeout=10,
 )
 
 

@@ -149,6 +149,27 @@ def test_a_list_has_what_can_be_read() -> None:
     assert unread[0].startswith(f'Repository dead could not be asked: {GONE}')
 
 
+@pytest.mark.parametrize('refused, seconds', [(True, 5), (False, 15.5)])
+def test_an_address_that_refuses_is_given_up_sooner(
+    refused: bool, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: List[float] = []
+    told: List[str] = []
+    monkeypatch.setattr(time, 'sleep', slept.append)
+    monkeypatch.setattr(time, 'monotonic', lambda: sum(slept))
+
+    def ask() -> None:
+        raise TransferError(
+            'http://a/', 'no', retryable=True, refused=refused
+        )
+
+    with pytest.raises(TransferError):
+        try_again(ask, 5, lambda error, pause: told.append(pause))
+    assert sum(slept) == seconds
+    assert told[0] == 'trying again in 0.5 s (1 of 5)'
+    assert len(told) == len(slept)
+
+
 @pytest.mark.parametrize('wish, pauses', [
     (None, [0.5, 1.0]), (8, [8, 8]), (0.1, [0.5, 1.0]),
 ])
@@ -184,7 +205,10 @@ def test_an_address_is_used_as_it_is_and_shown_without_secrets(
 
     def read(location: str, **_: Any) -> Document:
         asked.append(location)
-        entry = {'source': 'web', 'handle': 'x', 'timestamp': 1}
+        entry = {
+            'source': 'web', 'handle': 'x', 'timestamp': 1,
+            'compression': None,
+        }
         return Document(json.dumps({
             'name': 'lab',
             'sources': {'web': {'type': 'http', 'args': {'baseurl': '.'}}},
@@ -203,7 +227,8 @@ def test_an_address_is_used_as_it_is_and_shown_without_secrets(
     assert not any('SECRET' in each for each in shown), shown
     # Relative sources need the password as well.
     provider: Any = sources.provider(image)
-    assert provider.baseurl == 'http://me:SECRET@host/a/'
+    place, = provider._places
+    assert place.baseurl == 'http://me:SECRET@host/a/'
     # An environment names its repositories by what is shown of them.
     assert sources.find(Wanted('a', repository=ByPath(url).location)) == image
     assert sources.was_read(ByPath(url))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Callable, List, Optional, Tuple
 
 import pytest
@@ -22,6 +23,9 @@ DATA = bytes(range(200))
 #: connection breaks, or one of these.
 WELL, AWAY, MISSING = -1, -2, -3
 
+#: Where requests began, and the states that they named.
+Asked = List[Tuple[int, Optional[str]]]
+
 
 class Place:
     """A server with one file, and with a list of what goes wrong next."""
@@ -36,7 +40,7 @@ class Place:
         self.always = always
         self.ranges = ranges
         self.etag = f'"{name}"'
-        self.asked: List[Tuple[int, Optional[str]]] = []
+        self.asked: Asked = []
         self.sent = 0
 
     def locate(self, path: str) -> str:
@@ -249,21 +253,33 @@ def test_a_file_that_cannot_be_continued_elsewhere(other: Place) -> None:
     a = Place('a', (50,))
     source, _ = mirrored(a, other)
     assert read_all(source, retries=1) == DATA
-    # The same place again, in the state that it was in.
-    assert a.asked == [(0, None), (50, a.etag)]
+    # The same place again, in whatever state it is: the digest will tell.
+    assert a.asked == [(0, None), (50, None)]
     assert (a.sent, other.sent) == (len(DATA), 0)
 
 
-def test_a_validator_names_its_place() -> None:
+NAMED = [
+    # Where the digest decides no state has to be named.
+    (False, WELL, [(50, None)], [], 50),
+    (False, AWAY, [(50, None)], [(50, None)], 50),
+    (True, WELL, [(50, '"a"')], [], 50),
+    (True, AWAY, [(50, '"a"')], [(0, None)], 0),
+]
+
+
+@pytest.mark.parametrize('apart, fault, asked_a, asked_b, start', NAMED)
+def test_a_validator_names_its_place(
+    apart: bool, fault: int, asked_a: Asked, asked_b: Asked, start: int
+) -> None:
     """After a kill: there with its own, elsewhere with none."""
     first = mirrored(Place('a'), Place('b'))[0].open(PATH)
-    for fault, expected in [(WELL, ([(50, '"a"')], [])),
-                            (AWAY, ([(50, '"a"')], [(50, None)]))]:
-        a, b = Place('a', always=fault), Place('b')
-        source, _ = mirrored(a, b)
-        stream = source.open(PATH, start=50, validator=first.validator)
-        assert stream.start == 50
-        assert (a.asked, b.asked) == expected
+    a, b = Place('a', always=fault), Place('b')
+    source, _ = mirrored(a, b)
+    if apart:
+        source.keep_apart(PATH)
+    stream = source.open(PATH, start=50, validator=first.validator)
+    assert stream.start == start
+    assert (a.asked, b.asked) == (asked_a, asked_b)
 
 
 def test_a_validator_of_a_place_that_is_no_mirror_any_more() -> None:
@@ -279,6 +295,7 @@ def test_a_validator_from_before_there_were_mirrors(etag: str) -> None:
     a = Place('a')
     a.etag = etag
     source, _ = mirrored(a, Place('b'))
+    source.keep_apart(PATH)
     assert source.open(PATH, start=50, validator=etag).start == 50
     assert a.asked == [(50, etag)]
 
@@ -292,13 +309,42 @@ def test_a_part_is_read_where_files_are_kept_apart_too() -> None:
     assert data == DATA[50:60]
 
 
-def test_a_file_that_changed_is_continued_at_the_mirror() -> None:
-    old = mirrored(Place('a'), Place('b'))[0].open(PATH).validator
-    a, b = Place('a'), Place('b')
-    a.etag = '"new"'
+@pytest.mark.parametrize('mirrors', [0, 1])
+def test_states_of_one_place_are_joined_as_places_are(mirrors: int) -> None:
+    """Nodes behind one name have ETags of their own for the same bytes."""
+    a = Place('a', (50, 50))
+    source, _ = mirrored(a, *[Place('b', always=MISSING)] * mirrors)
+    data, validator = b'', None
+    for node in ('"1"', '"2"', '"1"'):
+        a.etag = node
+        stream = source.open(PATH, start=len(data), validator=validator)
+        assert stream.start == len(data)
+        validator = stream.validator
+        with contextlib.suppress(TransferError):
+            for piece in iter(lambda: stream.read(50), b''):
+                data += piece
+    assert data == DATA
+    assert a.sent == len(DATA)
+    # Are they wrong together, all is fetched in one of the states.
+    assert source.reject(PATH, False)
+    assert source.is_alone(PATH)
+    stream = source.open(PATH)
+    a.etag = '"2"'
+    again = source.open(PATH, start=50, validator=stream.validator)
+    assert (again.start, a.asked[-1]) == (0, (50, '"1"'))
+    assert source.reject(PATH, False) == bool(mirrors)
+
+
+def test_a_place_with_another_file_is_left_before_a_byte_is_used() -> None:
+    """Only its size was seen, in a request that joins nothing."""
+    a, b = Place('a', data=DATA * 2), Place('b')
     source, _ = mirrored(a, b)
-    assert source.open(PATH, start=50, validator=old).start == 50
-    assert b.asked == [(50, None)]
+    assert source.open(PATH, start=50, end=60).total == 400
+    assert source.reject(PATH, False)
+    assert source.open(PATH).total == 200
+    source, _ = mirrored(a)
+    source.open(PATH, start=50, end=60)
+    assert not source.reject(PATH, False)
 
 
 def test_it_begins_anew_where_no_place_continues() -> None:
@@ -306,6 +352,8 @@ def test_it_begins_anew_where_no_place_continues() -> None:
     source, _ = mirrored(a, b)
     stream = source.open(PATH, start=50)
     assert (stream.start, stream.read(500)) == (0, DATA)
+    # What has answered already is not asked once more.
+    assert (a.asked, b.asked) == ([(50, None)], [(50, None)])
 
 
 def test_an_aborted_stream_goes_nowhere() -> None:

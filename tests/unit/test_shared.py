@@ -1,16 +1,19 @@
-"""Room on the disk for blocks that wait to be decoded."""
+"""What fetches share: room for blocks that wait, patience with servers."""
 
 from __future__ import annotations
 
+import io
 import threading
-from typing import List
+from typing import List, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lago_layered_provider.core.errors import TransferError
 from lago_layered_provider.core.planning import SPOOL_BYTES
-from lago_layered_provider.transfer.shared import BlockRoom
+from lago_layered_provider.transfer.ports import Progress, Stream
+from lago_layered_provider.transfer.shared import BlockRoom, Shared
 
 blocks = st.integers(1, 9)
 rooms_left = st.integers(-SPOOL_BYTES, 40 * SPOOL_BYTES)
@@ -51,3 +54,17 @@ def test_waits_for_room(size: int) -> None:
     thread.start()
     assert room.acquire(size, 60)
     thread.join()
+
+
+def test_who_was_reached_may_be_away_for_longer() -> None:
+    """An address that refuses from the beginning is likely a wrong one."""
+    shared = Shared(1, 120, cast(Progress, None), BlockRoom(1))
+    refused = TransferError('u', 'no', retryable=True, refused=True)
+    retries = shared.retries(0)
+    retries.next_pause(refused, 0, 0)
+    with pytest.raises(TransferError):
+        retries.next_pause(refused, 0, 10)
+    with shared.streams.reading(cast(Stream, io.BytesIO())):
+        pass
+    assert retries.next_pause(refused, 0, 10) > 0
+    shared.pool.close()
