@@ -50,6 +50,8 @@ class Stage:
         self._paths = paths
         self._identity = identity
         self._spool = spool.Spool(paths, name, spare, keep_free)
+        self._spare = spare
+        self._keep_free = keep_free
         self._position = 0
         with files.disk_errors(paths.root):
             self._fd = progress.open_staged(paths, name)
@@ -210,6 +212,30 @@ class Stage:
             for start, end in sparse.data_runs(data, here):
                 files.write_all(self._fd, view[start:end], here + start)
         self._position = here + len(data)
+
+    def check_room(self) -> None:
+        """Raise NotEnoughSpace when room was taken that shall stay free.
+
+        For images whose size no plan knew; the disk is looked at.
+        """
+        if self._spare is None:
+            return
+        with files.disk_errors(self._paths.root):
+            short = self._keep_free - self._spare()
+        if short <= 0:
+            return
+        raise errors.NotEnoughSpace(
+            f'{self._paths.root}: not enough room for {self.name}, whose '
+            f'size is not in the index: {short} bytes short, with '
+            f'{self._keep_free} that shall stay free',
+            needed=self._keep_free, free=self._keep_free - short,
+            short=short,
+            hint=(
+                'Nothing of it was kept. Free some room there, choose another '
+                'store with --template-store, or ask the admin of the '
+                'repository for an index with sizes.'
+            ),
+        )
 
     def finish(self) -> None:
         """Give the file its final size: a hole at the end needs it."""

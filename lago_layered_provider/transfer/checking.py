@@ -9,8 +9,32 @@ from ..core import errors, formats
 from ..core.model import Digest, Image, Unknown
 from .ports import Stream
 from .retries import WrongAnswer
+from .store_ports import Stage
+
+#: So much is written between two looks at the room.
+ROOM_BYTES = 4 << 20
 
 _HINT = 'It was not kept; tell the admin of the repository.'
+
+
+class RoomWatch:
+    """Watch the room on the disk where no plan knew how large an image is."""
+
+    def __init__(self, image: Image, stage: Stage) -> None:
+        self._stage = stage
+        self._watches = image.size is None
+        self._written = 0
+
+    def take(self, count: int) -> None:
+        """Count bytes that are written now; any thread may call it.
+
+        Raises:
+            NotEnoughSpace: they take room that shall stay free.
+        """
+        self._written += count
+        if self._watches and self._written >= ROOM_BYTES:
+            self._written = 0
+            self._stage.check_room()
 
 
 def algorithms(image: Image) -> Tuple[str, ...]:

@@ -123,6 +123,9 @@ class Fetcher:
                 try:
                     self._fill(layer, image, provider, stage)
                     return
+                except errors.NotEnoughSpace:
+                    stage.discard()
+                    raise
                 except (errors.VerifyError, errors.UnsafeImage) as error:
                     if not can_differ(provider, image.file, old):
                         stage.discard()

@@ -63,7 +63,8 @@ def place_blocks(
     )
     claims = Claims(missing, blocks.spooled(), shared.connections)
     return claims, Landing(
-        image, blocks, mapped.map, mapped.validator, shared, jobs, location
+        image, blocks, mapped.map, mapped.validator, shared, jobs, location,
+        checking.RoomWatch(image, stage),
     )
 
 
@@ -84,8 +85,10 @@ class Landing(Target):
         shared: Shared,
         jobs: Jobs,
         location: str,
+        room: checking.RoomWatch,
     ) -> None:
         self._image = image
+        self._room = room
         self._blocks = blocks
         self._map = block_map
         self._validator = validator
@@ -221,6 +224,7 @@ class Landing(Target):
                         raise CorruptStream(
                             f'a block makes more than {block.makes} bytes'
                         )
+                    self._room.take(len(piece))
                     self._blocks.write(piece, here)
                     here += len(piece)
 

@@ -37,6 +37,7 @@ class Receiver:
         self._pool = pool
         self.location = location
         self._algorithms = checking.algorithms(image)
+        self._room = checking.RoomWatch(image, stage)
         self._resume()
 
     def _resume(self) -> None:
@@ -122,6 +123,7 @@ class Receiver:
                     raise checking.wrong_size(
                         self._image, 'more than that', self.location
                     )
+                self._room.take(len(data))
                 self._stage.write(data)
         except CorruptStream as error:
             raise self._damaged(error) from None

@@ -156,6 +156,9 @@ class Stage(Protocol):
     def write(self, data: bytes) -> None:
         """Append to the image."""
 
+    def check_room(self) -> None:
+        """Raise NotEnoughSpace when it takes room that shall stay free."""
+
     def finish(self) -> None:
         """Give the image its final size."""
 

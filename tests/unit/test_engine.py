@@ -16,7 +16,7 @@ from lago_layered_provider.core.model import ImageRef
 from lago_layered_provider.core.plan import Layer, Plan, Room, State
 from lago_layered_provider.store import Store
 from lago_layered_provider.tools import threads
-from lago_layered_provider.transfer import mapping
+from lago_layered_provider.transfer import checking, mapping
 from lago_layered_provider.transfer.block_receiver import BlockReceiver
 from lago_layered_provider.transfer.engine import carry_out
 from lago_layered_provider.transfer.fetch import Limits
@@ -66,6 +66,29 @@ def plan_of(files: Dict[str, File], store: Store) -> Plan:
             len(file.data), len(file.content),
         ) for name, file in files.items()
     ), (), Room(store.root, 1 << 30))
+
+
+@pytest.mark.parametrize('compression', ['xz', 'one zst', 'gz'])
+def test_what_has_no_size_stops_at_the_reserve(
+    compression: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was made of it goes; others of the disk lose nothing."""
+    monkeypatch.setattr(mapping, 'SMALL_BYTES', 1)
+    monkeypatch.setattr(checking, 'ROOM_BYTES', 50_000)
+    file = raw_file('a', compression)
+    file.image = replace(file.image, size=None)
+    plan = plan_of({'a': file}, store)
+    origins = {'repo:a:v1': Origin(file.data)}
+    with pytest.raises(errors.NotEnoughSpace, match='repo:a:v1, whose size'):
+        carry_out(
+            replace(plan, reserve=1 << 60), origins, store,
+            limits=LIMITS, progress=Ends(), check=trust,
+        )
+    assert [*Path(store.root, '.layered/partial').iterdir()] == []
+    carry_out(
+        plan, origins, store, limits=LIMITS, progress=Ends(), check=trust
+    )
+    assert store.find('repo:a:v1')
 
 
 def fetch(
