@@ -94,10 +94,12 @@ def test_all_of_a_repository(
         one for one in images if one.path != '/repo.metadata'
     ) == size
     origin.forget()
-    # Nothing but the index is asked for again.
+    # Nothing but the index is asked for again, and whether it is signed.
     done = tool.data('mirror', f'{origin.url}/', copy)
     assert done['copied'] == [] and done['present'] == 4
-    assert [one.path for one in origin.requests()] == ['/repo.metadata']
+    assert [one.path for one in origin.requests()] == [
+        '/repo.metadata', '/repo.metadata.asc'
+    ]
     origin.close()
     check_mirror(forest, tool, copy, tmp_path)
 
