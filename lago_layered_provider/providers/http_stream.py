@@ -8,6 +8,7 @@ import threading
 from typing import NoReturn, Optional
 
 import requests
+from urllib3.util.wait import wait_for_read
 
 from ..core.errors import TransferError
 from .http_errors import network
@@ -121,6 +122,16 @@ class HttpStream:
                 # thread that is using it.
                 with contextlib.suppress(OSError):
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def has_unread(self) -> bool:
+        """Tell whether bytes came that nobody has read."""
+        with self._lock:
+            if self._socket is None:
+                return False
+            try:
+                return bool(wait_for_read(self._socket, timeout=0))
+            except (OSError, ValueError):
+                return False  # it was closed meanwhile
 
     def close(self) -> None:
         """Release the connection, for other requests if all was read."""

@@ -6,7 +6,7 @@ import threading
 from typing import Dict, Optional, Protocol, Tuple
 
 from ..core.errors import TransferError
-from ..transfer.ports import Stream
+from ..transfer.ports import Buffered, Stream
 
 #: Mirrors in a message.
 SHOWN = 3
@@ -88,6 +88,11 @@ class MirroredStream:
             self._aborted = True
             stream = self._stream
         stream.abort()
+
+    def has_unread(self) -> bool:
+        """Tell whether bytes came that nobody has read."""
+        stream = self._stream
+        return isinstance(stream, Buffered) and stream.has_unread()
 
     def close(self) -> None:
         """Release the connection."""

@@ -18,7 +18,7 @@ from .claims import Claims, Part, Run
 from .connections import CROWDED
 from .jobs import Jobs
 from .mapping import Mapped
-from .ports import Provider, Stream
+from .ports import Buffered, Provider, Stream
 from .retries import LONGEST_PAUSE_SECONDS, WrongAnswer
 from .shared import Shared
 from .target import Target
@@ -126,7 +126,11 @@ class BlockReceiver:
         with self._jobs.changed:
             if self._jobs.over or now < self._pause_until:
                 return None
-            return self._count(self._claims.help(now))
+            # What waits to be read here comes no sooner by another one.
+            return self._count(self._claims.help(now, [
+                run for run, stream in self._open.items()
+                if isinstance(stream, Buffered) and stream.has_unread()
+            ]))
 
     def _count(self, run: Optional[Run]) -> Optional[Run]:
         if run is not None:

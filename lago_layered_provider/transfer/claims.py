@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Dict, Iterable, List, Optional
+from typing import Collection, Dict, Iterable, List, Optional
 
 from ..core.block import Block
 
@@ -155,13 +155,23 @@ class Claims:
             parts.append(self._pending.pop(0))
         return self._begin(parts, now)
 
-    def help(self, now: float) -> Optional[Run]:
-        """Return what is left of the slowest run, None if none is slow."""
+    def help(
+        self, now: float, unread: Collection[Run] = ()
+    ) -> Optional[Run]:
+        """Return what is left of the slowest run, None if none is slow.
+
+        Args:
+            unread: runs of which bytes came that nobody has read yet; their
+                readers are slow, not their connections.
+        """
         best = max([self._best, *(
             run.got / (now - run.started + 1e-6)
             for run in self._running if run.got >= MEASURED_BYTES
         )])
-        slow = [run for run in self._running if _is_slow(run, best, now)]
+        slow = [
+            run for run in self._running
+            if run not in unread and _is_slow(run, best, now)
+        ]
         if not slow:
             return None
         slowest = max(slow, key=lambda run: (now - run.last, run.left))

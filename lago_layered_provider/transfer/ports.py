@@ -41,6 +41,14 @@ class Stream(Protocol):
         """Release the connection; may be called twice."""
 
 
+@runtime_checkable
+class Buffered(Protocol):
+    """A stream that can tell whether bytes wait for its reader."""
+
+    def has_unread(self) -> bool:
+        """Tell whether bytes came that nobody has read."""
+
+
 class Provider(Protocol):
     """A source: reads files by their path inside it.
 

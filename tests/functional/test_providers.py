@@ -31,12 +31,14 @@ from lago_layered_provider.providers.http import HttpProvider
 from lago_layered_provider.providers.http_deadline import (
     SLOWEST_BYTES_A_SECOND,
 )
+from lago_layered_provider.providers.mirrored import Mirrored
 from lago_layered_provider.repositories import ByPath
 from lago_layered_provider.settings import Settings
 from lago_layered_provider.store import Store
 from lago_layered_provider.tools.deadline import Deadline
 from lago_layered_provider.transfer.decode import Checkpoint, make_decoder
-from lago_layered_provider.transfer.ports import Provider, Stream
+from lago_layered_provider.transfer.ports import Buffered, Provider, Stream
+from tests.lab.running import until
 
 DATA = b''.join(
     hashlib.sha256(str(count).encode()).digest() for count in range(20000)
@@ -470,6 +472,32 @@ def test_late_abort_does_not_hit_the_next_stream() -> None:
         first.abort()
         assert read_all(second) == DATA
         first.close()
+
+
+def test_what_waits_for_its_reader_is_seen() -> None:
+    release = threading.Event()
+
+    def send_some(request: Any) -> None:
+        request.wfile.write(bytes(1 << 20))
+        request.wfile.flush()
+        release.wait(60)
+
+    with rude(
+        lambda _: (200, {'Content-Length': str(2 << 20)}, send_some)
+    ) as (provider, _):
+        stream = provider.open('el7')
+        mirrored = Mirrored([provider], lambda _: None).open('el7')
+        for each in (stream, mirrored):
+            assert isinstance(each, Buffered)
+            left = 1 << 20
+            until(each.has_unread, 'bytes wait')
+            while left:
+                left -= len(each.read(min(left, 1 << 16)))
+            assert not each.has_unread()
+        release.set()
+        for each in (stream, mirrored):
+            each.close()
+            assert not each.has_unread()
 
 
 def test_stall_ends_by_timeout() -> None:

@@ -76,6 +76,10 @@ class Stream:
         self._end = end
         self._cut = cut
         self._aborted = False
+        self.unread = False
+
+    def has_unread(self) -> bool:
+        return self.unread
 
     def read(self, size: int) -> bytes:
         here = self.start + self.sent
@@ -482,6 +486,11 @@ def fetch_helped(
             while not run.parts[0].received:
                 assert slow.is_alive()
             receiver._claims._best = 10e6
+            stream = origin.opened[-1]
+            # Its bytes are here, only nobody reads them.
+            stream.unread = True
+            assert receiver.help(1e9) is None
+            stream.unread = False
             helper = receiver.help(1e9)
             assert helper is not None
             receiver.fetch(helper, lambda: True)

@@ -238,6 +238,15 @@ def test_a_quiet_run_is_helped(slow: Tuple[Claims, Run]) -> None:
     assert helper.end == run.end
 
 
+def test_a_run_whose_bytes_nobody_has_read_is_not_helped(
+    slow: Tuple[Claims, Run]
+) -> None:
+    """They are here: on a busy machine its reader is slow, no connection."""
+    claims, run = slow
+    assert claims.help(2 * QUIET_SECONDS, [run]) is None
+    assert claims.help(2 * QUIET_SECONDS, []) is not None
+
+
 def test_one_helper_is_enough(slow: Tuple[Claims, Run]) -> None:
     claims, run = slow
     helper = claims.help(2 * QUIET_SECONDS)
