@@ -447,8 +447,9 @@ def test_file_changes_in_the_middle(
         assert code == 0, lago.output
         assert len(check_visible(site.box.store, site.repo)) == 2
         assert leftovers(site.box.store) == []
-    # What was here is of no use.
-    assert sent(site.requests()) >= site.base.compressed_size - HEAD_BYTES
+    # What was here is joined, and fetched anew where it was wrong: that
+    # depends on which blocks were here.
+    assert sent(site.requests()) <= 2 * site.base.compressed_size
 
 
 @pytest.mark.parametrize('compression', FEW)
