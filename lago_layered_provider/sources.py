@@ -23,7 +23,7 @@ from .core import errors, places
 from .core.catalog import Catalog, IndexNeeded, Unread
 from .core.index import Index, SourceSpec
 from .core.json_text import describe
-from .core.model import Image, ImageRef
+from .core.model import Image, ImageRef, Unknown
 from .core.wanted import Wanted
 from .index_reading import Warn, try_again
 from .repositories import Repository
@@ -195,7 +195,11 @@ class Sources:
         from .providers.mirrored import Mirrored
 
         provider = self._lookups_of(image).provider
-        if image.digest is None and isinstance(provider, Mirrored):
+        if (
+            isinstance(provider, Mirrored) and image.digest is None
+            # Nobody fetches an image whose file is not known.
+            and not isinstance(image.compression, Unknown)
+        ):
             provider.keep_apart(image.file)
         return provider
 

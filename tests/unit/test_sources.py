@@ -26,13 +26,13 @@ FAULTY = ['http://[bad/x/', 'http:///x/']
 
 
 def open_source(
-    tmp_path: Path, **source: Any
+    tmp_path: Path, entry: Dict[str, Any] = ENTRY, **source: Any
 ) -> Tuple[Sources, Image, List[str]]:
     """Return an image whose index names a source, and what is said."""
     (tmp_path / 'base.qcow2').write_bytes(b'1234')
     index: Dict[str, Any] = {
         'name': 'lab', 'sources': {'here': source},
-        'templates': {'base': {'versions': {'v1': ENTRY}}},
+        'templates': {'base': {'versions': {'v1': entry}}},
     }
     path = tmp_path / 'repo.metadata'
     path.write_text(json.dumps(index))
@@ -68,4 +68,18 @@ def test_without_any_place_the_source_is_faulty(
     with pytest.raises(LayeredError, match='baseurl=') as caught:
         sources.provider(image)
     assert faulty in caught.value.message
+    assert said == []
+
+
+@pytest.mark.parametrize('mirrors', [[], ['http://127.0.0.1:9/']])
+def test_an_image_with_neither_digest_nor_compression_has_a_provider(
+    mirrors: List[str], tmp_path: Path
+) -> None:
+    """It is asked for before look-ups, and where they fail."""
+    sources, image, said = open_source(
+        tmp_path, {'source': 'here', 'handle': 'base', 'timestamp': 1},
+        type='file', args={'root': '.'}, mirrors=mirrors,
+    )
+    provider = sources.provider(image)
+    assert provider.locate(image.handle) == str(tmp_path / 'base')
     assert said == []
