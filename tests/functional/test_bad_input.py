@@ -267,7 +267,7 @@ INDEXES = [
         '/nowhere/repo.metadata: No such file or directory',
     )),
     Case('directory', name_index('ROOT/www'), (
-        'not a regular file',
+        '/www: it is a directory, expected a regular file',
     ), again=False),
     Case('scheme', name_index('ftp://127.0.0.1/repo.metadata'), (
         'ftp://127.0.0.1/repo.metadata: ftp URLs are not supported',
