@@ -89,7 +89,7 @@ def tell_format(
     if not first:
         raise ValueError('it is empty')
     found = 'qcow2' if is_qcow2(first) else 'raw'
-    kind = None if found == 'qcow2' else name_kind(first, last)
+    kind = None if found == 'qcow2' else name_kind(first, last, size)
     if kind is not None:
         raise ValueError(
             f'it is {kind}, expected {declared or "qcow2 or raw"}'
@@ -109,10 +109,18 @@ def tell_format(
     return found
 
 
-def name_kind(first: bytes, last: bytes = b'') -> Optional[str]:
-    """Say what a file is that is surely no raw disk, None for a disk."""
+def name_kind(
+    first: bytes, last: bytes = b'', size: Optional[int] = None
+) -> Optional[str]:
+    """Say what a file is that is surely no raw disk, None for a disk.
+
+    A text of whole sectors may be one: somebody's data, without a file
+    system around.
+    """
     if _HTML.match(first):
         return 'an HTML page'
+    if size and size % SECTOR_BYTES == 0:
+        return name_magic(first, last)
     return name_magic(first, last) or _name_text(first)
 
 

@@ -87,6 +87,13 @@ def test_contradictions(
         tell_format(first, **facts)
 
 
+def test_a_text_of_whole_sectors_may_be_a_disk() -> None:
+    text = b'somebody keeps text on a disk without a file system. ' * 99
+    assert tell_format(text[:FIRST_BYTES], size=4096) == 'raw'
+    with pytest.raises(ValueError, match='a text that begins with'):
+        tell_format(text[:FIRST_BYTES], size=4097)
+
+
 def test_a_qcow2_may_have_any_size() -> None:
     assert tell_format(QCOW2, size=196623, last=b'conectix') == 'qcow2'
 
