@@ -312,7 +312,7 @@ def test_an_unreachable_repository_says_what_it_was_needed_for(
     done = box.init()
     assert done.code == 2
     message = ' '.join(message_of(done).split())
-    assert 'Template nothing is not in one' in message
+    assert f"Template 'nothing' is not in repository one ({index})" in message
     assert 'http://127.0.0.1:9/repo.metadata' in message
 
 
