@@ -48,7 +48,8 @@ def judge_signature(
             'signature-bad', 'the index is signed, but has no "timestamp": '
             'clients cannot tell an old one that is served again',
         )
-    if index is not None and (index.expires or time.time()) < time.time():
+    expires = None if index is None else index.expires
+    if expires is not None and expires < time.time():
         yield Finding(
             'signature-bad', 'the index has expired: clients that demand a '
             'signature refuse it; sign it anew',
