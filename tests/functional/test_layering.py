@@ -231,6 +231,7 @@ def spoil(tool: Tool) -> None:
     root = tool.root
     (root / 'empty.qcow2').write_bytes(b'')
     (root / 'text.img').write_text('Do not forget the milk.\n')
+    (root / 'odd.img').write_bytes(bytes(24))
     (root / 'packed').write_bytes(bytes(MIB))
     run('xz', '-1', root / 'packed')
     run('qemu-img', 'create', '-q', '-f', 'qcow2', '-o',
@@ -251,7 +252,10 @@ def spoil(tool: Tool) -> None:
         'gone.img: there is no such file', 'empty.qcow2: it is empty',
         'nfs.qcow2: it is there already',
     ]),
-    ('base.qcow2', 'text.img', 'l', ['24 bytes are not whole sectors']),
+    ('base.qcow2', 'text.img', 'l', [
+        "it is a text that begins with 'Do not forget the milk.'",
+    ]),
+    ('base.qcow2', 'odd.img', 'l', ['24 bytes are not whole sectors']),
     ('base.qcow2', 'packed.xz', 'l', ['compressed by xz, expected qcow2']),
     ('base.qcow2', '.', 'l', ['it is no file']),
     ('base.qcow2', 'outside.qcow2', 'l', ['external data file']),

@@ -200,6 +200,9 @@ def rebase(*arguments: str) -> Callable[[Path], object]:
 NFS = 'nfs:v1'
 BASE = 'base:v1'
 
+#: Said of a local index whose source is a directory by its absolute path.
+HERE = ('source-here', None)
+
 DAMAGES: Dict[str, Tuple[Callable[[Site], object], Codes]] = {
     'index cut': (
         lambda site: site.path.write_text(site.path.read_text()[:-9]),
@@ -289,7 +292,12 @@ DAMAGES: Dict[str, Tuple[Callable[[Site], object], Codes]] = {
     'a protocol': (
         lambda site: site.repack(NFS, rebase(
             '-F', 'raw', '-b', 'nbd:localhost:1'
-        )), {('backing-foreign', NFS)},
+        )), {('backing-foreign', NFS), ('unsafe', NFS)},
+    ),
+    'another format': (
+        lambda site: site.repack(NFS, rebase(
+            '-F', 'raw', '-b', './base:v1'
+        )), {('unsafe', NFS)},
     ),
     'path of the host': (
         lambda site: site.repack(NFS, rebase(
@@ -442,7 +450,11 @@ def test_other_publishers_are_right_but_slow(
     repo.add_forest(forest)
     repo.write()
     found = data(str(repo.root), '--deep')['findings']
-    assert {each['level'] for each in found} == {'warning'}
+    assert [
+        (each['code'], each['image']) for each in found
+        if each['level'] == 'note'
+    ] == [HERE]
+    assert {each['level'] for each in found} == {'note', 'warning'}
     assert len([
         each for each in found if each['code'] == 'facts-missing'
     ]) == 4
@@ -516,7 +528,7 @@ def test_a_layer_that_carries_its_base(tmp_path: Path) -> None:
     repo.add_forest(forest)
     repo.write()
     assert codes(str(repo.root)) == {
-        ('carries-base', 'full:v1'), ('shrinks', 'small:v1'),
+        ('carries-base', 'full:v1'), ('shrinks', 'small:v1'), HERE,
     }
 
 
@@ -534,7 +546,7 @@ def test_one_large_block(tmp_path: Path) -> None:
         )
         repo.add(image, 'base', form='raw')
         repo.write()
-        assert codes(str(repo.root), '--deep') == expected
+        assert codes(str(repo.root), '--deep') == {HERE, *expected}
 
 
 def test_a_repository_that_changes_meanwhile(site: Site) -> None:
@@ -548,10 +560,12 @@ def test_a_repository_that_changes_meanwhile(site: Site) -> None:
         looking.start()
         while not server.requests():
             assert looking.is_alive()
-        handle = 'published/nfs.qcow2'
-        new = site.root / f'{handle}.xz'
-        new.parent.mkdir()
-        shutil.copy(site.file(NFS), new)
+        old, handle = site.entry(NFS)['handle'], 'published/nfs.qcow2'
+        (site.root / handle).parent.mkdir()
+        for ending in ('.xz', '.hash', '.metadata'):
+            shutil.copy(
+                site.root / f'{old}{ending}', site.root / f'{handle}{ending}'
+            )
         site.change(NFS, handle=handle)
         site.file(NFS).unlink()
         looking.join()
