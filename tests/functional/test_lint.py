@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
@@ -634,4 +635,11 @@ def test_a_keyring(site: Site, tmp_path: Path) -> None:
     assert site.codes() == {('signature-unchecked', None)}
     site.change(NFS, timestamp=1500000001.5)
     assert site.codes(**key) == {('signature-bad', None)}
+    for seconds, expected in (
+        (-60, {('signature-bad', None)}), (3600, set()),
+    ):
+        site.index['expires'] = time.time() + seconds
+        site.write()
+        gpg('--yes', '--armor', '--detach-sign', str(site.path))
+        assert site.codes(**key) == expected
     run('gpgconf', '--homedir', home, '--kill', 'all')
