@@ -46,7 +46,9 @@ def open_source(
 def test_one_faulty_place_does_not_take_the_others_away(
     first: bool, faulty: str, tmp_path: Path
 ) -> None:
-    root = {'type': 'file', 'args': {'root': '.'}, 'mirrors': [faulty]}
+    root: Dict[str, Any] = {
+        'type': 'file', 'args': {'root': '.'}, 'mirrors': [faulty],
+    }
     if first:
         root = {
             'type': 'http', 'args': {'baseurl': faulty}, 'mirrors': ['.']
