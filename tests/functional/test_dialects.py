@@ -399,7 +399,11 @@ def test_large_clusters_need_no_more(
     planned = plan(box)
     assert planned['iscsi']['to_keep'] == image.size
     requests = server.requests()
-    assert len(requests) == 5
+    # A sidecar and a sum are asked for in both forms, then the header.
+    assert [one.path for one in requests] == ['/repo.metadata'] + [
+        f'/{image.handle}{form}{sidecar}'
+        for sidecar in ('.metadata', '.hash') for form in ('', '.xz')
+    ] + [f'/{image.handle}.xz', f'/{image.handle}']
     assert sum(one.sent for one in requests) < MAX_BYTES
 
 
