@@ -196,9 +196,10 @@ def remove_unseen(paths: layout.Layout, name: str) -> None:
 def sweep(paths: layout.Layout, visible: Callable[[str], bool]) -> None:
     """Remove what kills have left behind.
 
-    A kill right after a commit's rename leaves the state file, a plain Lago
-    that fetched the image leaves all of an unfinished one. A kill of a
-    removal leaves a staged file that has no state.
+    A kill right after a commit's rename leaves the state file, without the
+    file that it tells of; a plain Lago that fetched the image leaves all of
+    an unfinished one. A kill of a removal leaves a staged file that has no
+    state.
     """
     for directory in paths.directories:
         paths.tree.sweep(directory)
@@ -207,7 +208,9 @@ def sweep(paths: layout.Layout, visible: Callable[[str], bool]) -> None:
         name, ending = os.path.splitext(entry)
         # Whoever put a file of his own there shall not stop us.
         with contextlib.suppress(errors.StoreError):
-            if ending == '.json' and visible(name):
+            if ending == '.json' and (
+                visible(name) or not paths.tree.exists(paths.staged(name))
+            ):
                 remove_staged(paths, name)
             elif layout.is_store_name(entry) and not visible(entry):
                 if f'{entry}.json' not in entries:

@@ -21,7 +21,7 @@ import pytest
 from lago_layered_provider.core import errors, model, qcow2
 from lago_layered_provider.core.usage import UsageNote
 from lago_layered_provider.store import (
-    Auditor, Inventory, Record, Store, Usage,
+    Auditor, Inventory, Record, Replacing, Store, Usage,
 )
 
 BASE = 'repo:base:v1'
@@ -446,6 +446,21 @@ def test_sweep_drops_what_another_one_completed(store: Store) -> None:
         stage.write(b'some')
         stage.checkpoint(4, 4, None)
     Path(store.path(BASE)).write_bytes(b'raw, from a plain Lago')
+    store.prepare()
+    assert os.listdir(f'{store.root}/.layered/partial') == []
+
+
+def test_sweep_drops_the_state_of_a_copy_that_is_in_its_place(
+    store: Store,
+) -> None:
+    with Replacing(store.root, {}).stage(BASE, identity='it') as stage:
+        assert stage is not None
+        stage.write(b'some')
+        stage.checkpoint(4, 4, None)
+    # A repair that was killed here has the state still before it.
+    os.rename(
+        f'{store.root}/.layered/partial/{BASE}+repair', store.path(BASE)
+    )
     store.prepare()
     assert os.listdir(f'{store.root}/.layered/partial') == []
 
