@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.lab import (
 )
 from tests.lab.commands import SYSTEM_PATH, find
 from tests.lab.signing import Signing
+from tests.lab.starting import forking
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and
 # with them all that they start and send it to.
@@ -36,6 +38,21 @@ def small_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if real:
             patch.setenv('PATH', f'{tools}:{os.environ["PATH"]}')
+        yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def forks() -> Iterator[None]:
+    """Let a process fork for commands that has imported what they import."""
+    with forking():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def real_start(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Start commands as a user does where the start is the subject."""
+    wanted = request.node.get_closest_marker('real_start') is None
+    with forking(wanted) if not wanted else contextlib.nullcontext():
         yield
 
 

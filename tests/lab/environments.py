@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Union
 
 from .commands import SYSTEM_PATH, unavailable
+from .starting import start
 
 LIBVIRT_TEST_DRIVER = 'test:///default'
 LAGO_SECONDS = 300
@@ -140,7 +141,7 @@ class LagoSandbox:
         Args:
             options: of ``subprocess.Popen``, over the lab's own.
         """
-        command = [*self.prefix_command, str(lago_command()), *arguments]
+        command = [*self.prefix_command, str(lago_command())]
         given: Dict[str, Any] = {
             'cwd': self.root,
             'env': self.environment(),
@@ -152,7 +153,7 @@ class LagoSandbox:
             'errors': 'replace',
             **options,
         }
-        return subprocess.Popen(command, **given)
+        return start(command, arguments, given)
 
     def run(self, *arguments: str, timeout: float = LAGO_SECONDS) -> Finished:
         """Run ``lago`` to its end; its children die with it on a timeout."""

@@ -6,21 +6,28 @@ guest bytes, and compresses about as well as an installed system does.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
 import json
 import random
 import struct
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional
 
 from .commands import run
+from .kept import copy, keep, version_of
 
 MIB = 1024 * 1024
 CLUSTER = 64 * 1024
 READ_SIZE = 4 * MIB
 BACKING_FORMAT = 0xe2792aca
+
+#: The file of a forest that tells what guests see of its images.
+DIGESTS = 'guest_sha256.json'
 
 #: Bytes of a skewed alphabet: about 4 bits each, like program text.
 _SKEWED = bytes(
@@ -98,20 +105,44 @@ def make_forest(
     Returns:
         The images by name, in the order of ``specs``.
     """
+    recipe = (
+        'forest', sorted(specs.items()), list(specs), seed, _source(),
+        version_of('qemu-img'),
+    )
+    kept = keep(recipe, lambda made: _build_forest(made, specs, seed))
     directory.mkdir(parents=True, exist_ok=True)
+    digests = json.loads((kept / DIGESTS).read_text())
     forest: Dict[str, DiskImage] = {}
     for name, spec in specs.items():
-        base = forest[spec.base] if spec.base else None
-        size = (spec.virtual_mib or spec.mib * 2 + 16) * MIB
-        if base and not spec.virtual_mib:
-            size = base.virtual_size
-        path = directory / f'{name}.qcow2'
-        create(path, size, base.path if base else None)
-        write_content(path, spec.mib, size, f'{seed}/{name}')
+        path = copy(kept / f'{name}.qcow2', directory / f'{name}.qcow2')
         forest[name] = DiskImage(
-            name, path, spec.base, size, guest_digest(path)
+            name, path, spec.base, virtual_size(path), digests[name]
         )
     return forest
+
+
+def _build_forest(
+    directory: Path, specs: Mapping[str, ImageSpec], seed: str
+) -> None:
+    sizes: Dict[str, int] = {}
+    digests: Dict[str, str] = {}
+    for name, spec in specs.items():
+        size = (spec.virtual_mib or spec.mib * 2 + 16) * MIB
+        if spec.base and not spec.virtual_mib:
+            size = sizes[spec.base]
+        sizes[name] = size
+        path = directory / f'{name}.qcow2'
+        create(path, size, directory / f'{spec.base}.qcow2'
+               if spec.base else None)
+        write_content(path, spec.mib, size, f'{seed}/{name}')
+        digests[name] = guest_digest(path)
+    (directory / DIGESTS).write_text(json.dumps(digests))
+
+
+@functools.lru_cache(maxsize=None)
+def _source() -> str:
+    """Return the code that makes the images."""
+    return inspect.getsource(sys.modules[__name__])
 
 
 def make_chain(
@@ -182,6 +213,13 @@ def drop_backing_format(path: Path) -> None:
             place = end
         stream.seek(start)
         stream.write(kept.ljust(name_at - start, b'\0'))
+
+
+def virtual_size(image: Path) -> int:
+    """Return the bytes that a guest sees, as the header of a qcow2 says."""
+    with open(image, 'rb') as stream:
+        size, = struct.unpack_from('>Q', stream.read(32), 24)
+    return int(size)
 
 
 def flatten(disk: Path, destination: Path, *, form: str = 'qcow2') -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import struct
 import subprocess
@@ -17,7 +16,8 @@ from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from .commands import find, run
 from .dialects import DIALECTS, Published, suffix_of
-from .images import DiskImage, drop_backing_format
+from .images import DiskImage, drop_backing_format, virtual_size
+from .kept import copy, keep, version_of
 
 #: As lago-images compresses, except for the level (its own is -9).
 XZ = ('xz', '-T0', '--block-size=16777216')
@@ -123,20 +123,21 @@ class Publisher:
         if compression == 'default':
             compression = self.compression
         image = self._plain / f'{template}:{version}'
-        run('cp', '--sparse=always', '--reflink=auto', path, image)
-        os.chmod(image, 0o644)
+        copy(path, image)
         self._set_backing(image, base, backing)
-        file = self.root / f'{handle}{suffix_of(compression)}'
-        compress(image, file, compression, self.level)
         made = checksums(image)
+        file = self.root / f'{handle}{suffix_of(compression)}'
+        packed = compress_once(
+            image, made['sha256'], file, compression, self.level
+        )
         published = Published(
             template, version, handle, image, file, base,
             compression and compression.split('-')[0],
             FIRST_TIMESTAMP + len(self.images) if timestamp is None
             else timestamp,
             image.stat().st_size, file.stat().st_size,
-            virtual_size(image, form), form, made,
-            checksums(file) if compression else made,
+            virtual_size(image) if form == 'qcow2' else image.stat().st_size,
+            form, made, packed or made,
             dict(metadata or {'distro': 'tiny'}),
         )
         self.images[published.name] = published
@@ -239,6 +240,34 @@ class Publisher:
         return self.index_path
 
 
+def compress_once(
+    source: Path, sha256: str, destination: Path, compression: Optional[str],
+    level: int,
+) -> Optional[Dict[str, str]]:
+    """Write a compressed copy of a file, as it was made the first time.
+
+    Returns:
+        The checksums of the copy; None where nothing is compressed.
+    """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    if compression is None:
+        copy(source, destination)
+        return None
+
+    def make(made: Path) -> None:
+        compress(source, made / 'file', compression, level)
+        (made / 'checksums').write_text(json.dumps(checksums(made / 'file')))
+
+    tool = 'zstd' if compression in FRAMES else COMPRESSORS[compression][0]
+    kept = keep(
+        ('compressed', sha256, compression, level, COMPRESSORS, FRAMES,
+         version_of(tool)), make,
+    )
+    copy(kept / 'file', destination)
+    made: Dict[str, str] = json.loads((kept / 'checksums').read_text())
+    return made
+
+
 def compress(
     source: Path, destination: Path, compression: Optional[str], level: int
 ) -> None:
@@ -287,9 +316,3 @@ def checksums(path: Path) -> Dict[str, str]:
             for one in hashes.values():
                 one.update(block)
     return {name: one.hexdigest() for name, one in hashes.items()}
-
-
-def virtual_size(image: Path, form: str) -> int:
-    """Return the bytes that a guest sees, without opening the base."""
-    out = run('qemu-img', 'info', '-f', form, '--output=json', image)
-    return int(json.loads(out)['virtual-size'])

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Mapping
 
 from .environments import kill
-
-DYING = Path(__file__).parent / 'dying'
+from .starting import DYING
 
 #: Starts the command with some environment variables more.
 Start = Callable[[Mapping[str, str]], 'subprocess.Popen[str]']

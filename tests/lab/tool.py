@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Mapping, Optional
 
 from .commands import SYSTEM_PATH
 from .environments import Finished, kill
+from .starting import start
 
 SECONDS = 600
 
@@ -46,13 +47,19 @@ class Tool:
             and not key.lower().endswith('_proxy')
         }
         path = os.environ.get('PATH', os.defpath)
-        return subprocess.Popen(
-            [*self.prefix_command, sys.executable, '-m',
-             'lago_layered_provider', *map(str, arguments)],
-            cwd=self.root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, start_new_session=True,
-            encoding='utf-8', errors='replace',
-            env={
+        command = [
+            *self.prefix_command, sys.executable, '-m',
+            'lago_layered_provider',
+        ]
+        return start(command, [str(word) for word in arguments], {
+            'cwd': self.root,
+            'stdin': subprocess.DEVNULL,
+            'stdout': subprocess.PIPE,
+            'stderr': subprocess.PIPE,
+            'start_new_session': True,
+            'encoding': 'utf-8',
+            'errors': 'replace',
+            'env': {
                 **kept,
                 'PATH': f'{path}:{SYSTEM_PATH}',
                 'LAGO__INIT__TEMPLATE_STORE': str(self.root / 'store'),
@@ -60,7 +67,7 @@ class Tool:
                 **self.extra_env,
                 **(env or {}),
             },
-        )
+        })
 
     def run(
         self, *arguments: object, code: Optional[int] = 0
