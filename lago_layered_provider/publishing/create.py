@@ -162,18 +162,22 @@ class _Run:
     def _examine(
         self, files: Sequence[File], before: Before
     ) -> List[Found]:
-        """Look into what is new."""
+        """Look into what is new; leave out what holds nothing."""
+        hollow: List[str] = []
         examined = (
             finding.examine(
-                self._place.root, file, before.listed, self._faults
+                self._place.root, file, before.listed, self._faults, hollow
             ) for file in files
         )
         found = [each for each in examined if each]
         if not found and before.body is None and not self._faults:
-            self._faults.append(
+            self._faults += hollow or [
                 'there are no images in it: qcow2, or raw ones named *.img '
                 'or *.raw'
-            )
+            ]
+        else:
+            for each in hollow:
+                self._warn(f'{each}, and it is left out')
         return found
 
     def _tell_left_behind(

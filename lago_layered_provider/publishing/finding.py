@@ -87,17 +87,23 @@ def list_files(root: str) -> List[File]:
 
 
 def examine(
-    root: str, file: File, listed: Mapping[str, Image], faults: List[str]
+    root: str, file: File, listed: Mapping[str, Image], faults: List[str],
+    hollow: List[str],
 ) -> Optional[Found]:
     """Read the head of a file, and what lies beside it.
 
     Args:
         listed: path of a file -> what an index of another tool says of it.
         faults: what is wrong with the image is added here.
+        hollow: a file in which there is nothing to publish is named here.
 
     Returns:
         None for what is no image.
     """
+    if not os.path.getsize(os.path.join(root, file.path)):
+        if strip_suffix(file.path).endswith((*ENDINGS, *RAW_ENDINGS)):
+            hollow.append(f'{file.path}: it is empty')
+        return None
     try:
         head = _read_head(root, file.path)
     except (LayeredError, OSError) as error:
@@ -112,6 +118,9 @@ def examine(
     if fmt == 'qcow2':
         header = _read_header(file.path, head, faults)
         if header is None:
+            return None
+        if not header.virtual_size:
+            hollow.append(f'{file.path}: its disk has 0 bytes')
             return None
         dangers = list(_dangers(header))
         faults.extend(f'{file.path}: {danger}' for danger in dangers)

@@ -471,6 +471,26 @@ def spoil(directory: Path) -> None:
     (directory / 'other.qcow2.metadata').write_text('{')
 
 
+def test_what_holds_nothing_is_left_out(admin: Path, tool: Tool) -> None:
+    alone = tool.root / 'alone'
+    for directory in (alone, admin):
+        directory.mkdir(exist_ok=True)
+        (directory / 'lost.img').touch()
+        run('qemu-img', 'create', '-q', '-f', 'qcow2',
+            directory / 'none.qcow2', '0')
+    words = ['--name', 'lab', '--version', 'v1']
+    told = ['lost.img: it is empty', 'none.qcow2: its disk has 0 bytes']
+    said = tool.fail('create', alone, *words)
+    assert all(each in said for each in told), said
+    assert not (alone / 'repo.metadata').exists()
+    done = tool.run('create', admin, *words)
+    said = ' '.join(done.stderr.split())
+    assert all(f'{each}, and it is left out' in said for each in told), said
+    index = json.loads((admin / 'repo.metadata').read_text())
+    assert set(index['templates']) == {'base', 'nfs', 'iscsi', 'other'}
+    tool.run('lint', admin, '--deep')
+
+
 def test_all_that_is_in_the_way_is_told_at_once(
     admin: Path, tool: Tool
 ) -> None:
@@ -479,8 +499,6 @@ def test_all_that_is_in_the_way_is_told_at_once(
     spoil(admin)
     said = tool.fail('create', admin)
     for words in (
-        'lost.qcow2: it is empty',
-        'none.qcow2: its disk has 0 bytes',
         'win.img: it is a vhd image, expected qcow2 or raw',
         'box.qcow2: it is a vmdk image, expected qcow2',
         'page.raw: it is an HTML page',
