@@ -18,9 +18,11 @@ from tests.lab.signing import Signing
 from tests.lab.starting import forking
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and
-# with them all that they start and send it to.
+# nohup a hangup; with them all that they start and send it to.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -214,7 +214,7 @@ def test_signals_without_lago(
         repo.base_url = f'{server.url}/'
         repo.write()
         path = repo.images['base:v1'].url_path
-        server.fail(path, Fault(stall_after=1000))
+        server.fail(path, Fault(stall_after=200_000))
         process = Tool(tmp_path / 'work').popen(
             'mirror', f'{server.url}/repo.metadata', 'copy'
         )

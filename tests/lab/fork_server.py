@@ -96,12 +96,12 @@ def become(order: Dict[str, Any]) -> None:
     unbuffered = bool(os.environ.get('PYTHONUNBUFFERED'))
     for number, name in enumerate(('stdin', 'stdout', 'stderr')):
         before = getattr(sys, name)
+        buffering = 0 if number and unbuffered else -1
         stream = io.TextIOWrapper(
-            io.BufferedReader(io.FileIO(0, closefd=False)) if number == 0
-            else io.BufferedWriter(io.FileIO(number, 'w', closefd=False)),
+            open(number, 'wb' if number else 'rb', buffering, closefd=False),
             before.encoding, before.errors,
             line_buffering=number == 2 or os.isatty(number),
-            write_through=number > 0 and unbuffered,
+            write_through=buffering == 0,
         )
         setattr(sys, name, stream)
         setattr(sys, f'__{name}__', stream)

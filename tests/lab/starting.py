@@ -139,7 +139,7 @@ def _find_server(environment: Mapping[str, str]) -> ForkServer:
     key = frozenset(first.items())
     if key not in _servers.running:
         _servers.running[key] = ForkServer({
-            'PATH': environment['PATH'], 'HOME': '/nonexistent', **first,
+            'PATH': environment['PATH'], 'HOME': '/dev/null', **first,
         })
     return _servers.running[key]
 
