@@ -5,6 +5,9 @@
 PYTHON ?= python3
 # Arguments for pytest, the demo and the benchmark.
 ARGS ?=
+# The functional tests wait about as much as they compute.
+CORES := $(shell nproc)
+WORKERS := $(shell echo $$((2 * $(CORES))))
 
 # "py311 /path": the interpreter itself, not an active virtual environment's.
 # A pyenv shim refuses to run a version that is installed but not selected;
@@ -28,8 +31,8 @@ unexport PYTHONHOME PYTHONPATH
 .DELETE_ON_ERROR:
 # One target after the other, whatever -j says; the tests are parallel.
 .NOTPARALLEL:
-.PHONY: help setup lago demo check lint unit functional bench man dist clean \
-	FORCE
+.PHONY: help setup lago demo check check-quick lint unit functional bench \
+	man dist clean FORCE
 
 help: ## Print this help
 	@echo 'Layered templates for Lago. Targets:'
@@ -52,20 +55,24 @@ demo: setup ## See it work: layered templates, served, used by lago init
 
 check: lint unit functional ## Run all tests
 
+check-quick: lint ## Run the unit tests and one of each kind: a minute
+	$(RUN) -m pytest tests/unit -n $(CORES) --dist worksteal -q \
+		--hypothesis-profile quick
+	$(RUN) -m pytest tests/functional -n $(WORKERS) -m quick -q
+
 lint: setup ## Check style and types
 	$(RUN) -m flake8 .ci benchmarks docs lago_layered_provider tests setup.py
 	$(RUN) -m mypy
 	$(RUN) -m mypy .ci/lago_for_python3.py
 
 unit: setup ## Run the unit tests: seconds, no network, no Lago
-	$(RUN) -m pytest tests/unit --timeout 60 $(ARGS)
+	$(RUN) -m pytest tests/unit -n $(CORES) --dist worksteal --timeout 60 \
+		$(ARGS)
 
-# They wait more than they compute; neighbours share what is built for them.
-# Thousands of lago commands would compile our modules, each for itself, where
-# the environment forbids Python to keep what it compiles.
+# Neighbours share what is built for them.
 functional: setup ## Run the functional tests: real lago, qemu-img, servers
 	@$(RUN) -m compileall -q lago_layered_provider
-	$(RUN) -m pytest tests/functional -n 3 --dist worksteal $(ARGS)
+	$(RUN) -m pytest tests/functional -n $(WORKERS) --dist worksteal $(ARGS)
 
 bench: $(VENV)/bench.stamp ## Measure against Lago's own, curl, aria2; an hour
 	$(RUN) benchmarks/run.py $(ARGS)

@@ -11,9 +11,10 @@ from typing import Dict, Iterator
 import pytest
 
 from tests.lab import (
-    DiskImage, ImageSpec, Nginx, Publisher, make_forest, require,
+    DiskImage, ImageSpec, Nginx, Publisher, make_forest, require, run,
 )
 from tests.lab.commands import SYSTEM_PATH, find
+from tests.lab.kept import keep
 from tests.lab.signing import Signing
 from tests.lab.starting import forking
 
@@ -25,20 +26,35 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-@pytest.fixture(scope='session', autouse=True)
-def small_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let ssh-keygen make small keys, unless it is told how large.
+#: Gives a key that is kept, to who wants one for a file (`-f`).
+SSH_KEYGEN = '''\
+#!/bin/sh
+while [ $# -gt 0 ]; do
+    case $1 in -f) key=$2;; esac
+    shift
+done
+umask 077
+cp {kept}/key "$key" && cp {kept}/key.pub "$key.pub"
+'''
 
-    Every ``lago init`` makes one, and the search for primes would take as
-    long as all the rest of many a test.
+
+@pytest.fixture(scope='session', autouse=True)
+def ready_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let ssh-keygen give a key that was made before.
+
+    Every `lago init` makes one, and the search for primes would take as long
+    as all the rest of many a test.
     """
-    real = find('ssh-keygen')
     tools = tmp_path_factory.mktemp('tools')
-    script = tools / 'ssh-keygen'
-    script.write_text(f'#!/bin/sh\nexec {real} -b 1024 "$@"\n')
-    script.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
-        if real:
+        if find('ssh-keygen'):
+            kept = keep('an ssh key', lambda made: run(
+                'ssh-keygen', '-q', '-t', 'rsa', '-b', 1024, '-m', 'PEM',
+                '-N', '', '-f', made / 'key',
+            ))
+            script = tools / 'ssh-keygen'
+            script.write_text(SSH_KEYGEN.format(kept=kept))
+            script.chmod(0o755)
             patch.setenv('PATH', f'{tools}:{os.environ["PATH"]}')
         yield
 

@@ -28,7 +28,7 @@ from tests.lab import (
     require,
 )
 from tests.lab.images import MIB, content
-from tests.lab.publish import checksums, compress
+from tests.lab.publish import checksums, compress_once
 from tests.lab.running import RunningLago
 from tests.lab.small_disk import SmallDisk, fill
 from tests.lab.stores import (
@@ -802,7 +802,7 @@ def fixture_huge(
         plain = repo.add(image, 'plain', form='raw')
         for name in ('xz-wide', 'zst-large-frames', 'zst'):
             file = server.root / f'{name}.raw.{name[:3].rstrip("-")}'
-            compress(image, file, name, 1)
+            compress_once(image, plain.checksums['sha256'], file, name, 1)
             made = replace(
                 plain, template=name, handle=f'{name}.raw', file=file,
                 compression=file.suffix[1:],
