@@ -34,7 +34,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 umask 077
-cp {kept}/key "$key" && cp {kept}/key.pub "$key.pub"
+/bin/cp {kept}/key "$key" && /bin/cp {kept}/key.pub "$key.pub"
 '''
 
 

@@ -814,6 +814,7 @@ def test_environment(
     assert len(images) == len(set(images)) == (3 if case.again else 0)
 
 
+@pytest.mark.quick
 def test_all_that_is_missing_is_told_at_once(world: World) -> None:
     without_libvirt(world)
     without_qemu_img(world)

@@ -321,6 +321,7 @@ def test_a_stalled_connection_is_replaced(
         TAIL_BYTES + UNREAD_BYTES)
 
 
+@pytest.mark.quick
 def test_the_only_connection_stalls(make_site: MakeSite) -> None:
     site = make_site('zst-frames', connections=1, timeout=2)
     site.fail(skip=1, times=1, stall_after=700_000)

@@ -434,6 +434,7 @@ def test_killed_at_each_step(shop: Workshop, tmp_path: Path) -> None:
         no_scratch(shop.out)
 
 
+@pytest.mark.quick
 def test_one_build_at_a_time(shop: Workshop) -> None:
     shop.write({'nfs': SPECS['nfs'] + 'sleep 30\n'})
     process = shop.popen(*shop.words())

@@ -14,6 +14,8 @@ import pytest
 
 from tests.lab import DiskImage, LagoSandbox, Nginx, Publisher, require
 
+pytestmark = pytest.mark.real_start
+
 PATIENCE_SECONDS = 20
 
 #: What bash does when somebody presses TAB at the end of the arguments.

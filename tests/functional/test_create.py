@@ -209,6 +209,7 @@ def test_touched_and_moved_images_are_no_new_versions(
         assert state_of(directory) == before
 
 
+@pytest.mark.quick
 def test_versions_grow_and_what_was_published_stays(
     forest: Dict[str, DiskImage], admin: Path, tool: Tool, tmp_path: Path
 ) -> None:
@@ -471,6 +472,7 @@ def spoil(directory: Path) -> None:
     (directory / 'other.qcow2.metadata').write_text('{')
 
 
+@pytest.mark.quick
 def test_what_holds_nothing_is_left_out(admin: Path, tool: Tool) -> None:
     alone = tool.root / 'alone'
     for directory in (alone, admin):

@@ -327,6 +327,7 @@ def test_sidecars_under_the_name_of_the_compressed_file(
     check_sizes(HEAD, box, repo, planned)
 
 
+@pytest.mark.quick
 def test_lago_repository_with_layers(
     forest: Dict[str, DiskImage], tmp_path: Path, server: Nginx
 ) -> None:

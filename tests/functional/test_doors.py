@@ -17,6 +17,8 @@ from tests.lab import (
 )
 from tests.lab.world import message_of
 
+pytestmark = pytest.mark.real_start
+
 #: What Lago uses when nobody has configured anything.
 LAGO_PATH = 'http://templates.ovirt.org/repo/repo.metadata'
 
@@ -96,6 +98,7 @@ def test_sdk(how: str, forest: Forest, tmp_path: Path) -> None:
     assert saved['template-repo'] == [{'path': str(default)}]
 
 
+@pytest.mark.quick
 def test_command_leaves_alone_what_is_loaded(tmp_path: Path) -> None:
     """It would be looked through for garbage, although the process ends."""
     done = run_python(LagoSandbox(tmp_path / 'box', {}), BEGIN + '''

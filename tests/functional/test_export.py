@@ -149,6 +149,7 @@ def chains(
     return make_box(root / 'box', repo, CHAINS, plain_path), repo
 
 
+@pytest.mark.quick
 def test_a_layer_stands_on_the_published_template(
     chains: Tuple[Box, Publisher], tmp_path: Path
 ) -> None:

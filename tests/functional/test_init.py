@@ -104,6 +104,7 @@ def started(
         return Started(box, done.stderr, server.requests())
 
 
+@pytest.mark.quick
 def test_guests_see_the_bytes_of_the_originals(
     started: Started, forest: Dict[str, DiskImage]
 ) -> None:

@@ -73,6 +73,7 @@ def test_one_that_runs_is_left_alone(
         assert (box.workdir / 'default' / 'uuid').exists()
 
 
+@pytest.mark.quick
 def test_a_finished_one_is_left_alone(
     box: LagoSandbox, slow: RudeServer
 ) -> None:

@@ -227,6 +227,7 @@ def go_on_after_kill(
     return '; '.join(told)
 
 
+@pytest.mark.quick
 def test_layer_staged_before_its_base_is_not_fetched_again(
     forest: Dict[str, DiskImage], server: RudeServer, tmp_path: Path
 ) -> None:

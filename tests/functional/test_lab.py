@@ -74,6 +74,7 @@ def get(
 
 # Images
 
+@pytest.mark.quick
 def test_forest_has_the_backing_files_and_bytes_it_says(
     forest: Dict[str, DiskImage], tmp_path: Path
 ) -> None:

@@ -768,6 +768,7 @@ def test_lago_exports(environment: Environment) -> None:
     assert 'vm-one' in disk.with_name('LagoInitFile').read_text()
 
 
+@pytest.mark.quick
 def test_an_error_of_lago_is_a_message(environment: Environment) -> None:
     environment.init()
     printed = environment.init(status=2)

@@ -111,6 +111,7 @@ def no_leftovers(directory: Path) -> None:
             if path.name.startswith('.')] == []
 
 
+@pytest.mark.quick
 def test_a_full_image_becomes_a_layer(tool: Tool) -> None:
     full = flatten(tool.root / 'base.qcow2', tool.root / 'full.qcow2')
     change(full, CHANGED)

@@ -153,6 +153,7 @@ def test_a_good_repository(site: Site, web: Nginx) -> None:
             assert done.stderr == ''
 
 
+@pytest.mark.quick
 def test_small_requests_only(site: Site, web: Nginx) -> None:
     site.lint(at=f'{web.url}/')
     requests = web.requests()

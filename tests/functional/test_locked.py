@@ -418,6 +418,7 @@ def test_an_image_without_a_digest(
     assert third.stored() == []
 
 
+@pytest.mark.quick
 def test_disks_on_files(world: World) -> None:
     """As `lago export` leaves them."""
     top = world.root / 'exported' / 'top.qcow2'

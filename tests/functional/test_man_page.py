@@ -24,6 +24,7 @@ def page(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.quick
 def test_all_commands_are_in_it(page: Path) -> None:
     text = page.read_text().replace('\\', '')
     assert text.startswith('.TH LAGO-TEMPLATE-REPO "1"')

@@ -321,6 +321,7 @@ def test_an_admin_adds_layers_to_a_mirror(
     check_disks(box, {**forest, 'own': forest['iscsi']})
 
 
+@pytest.mark.quick
 def test_a_copy_keeps_the_signature_of_its_origin(
     forest: Dict[str, DiskImage], signing: Signing, tmp_path: Path
 ) -> None:

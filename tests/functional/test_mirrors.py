@@ -145,6 +145,7 @@ def test_connection_that_breaks(
     assert (request.status, request.if_range) == (206, '')
 
 
+@pytest.mark.quick
 def test_server_that_vanishes(make_site: MakeSite) -> None:
     site = make_site(patience=0)
     site.a.fail(site.path, rate=RATE)

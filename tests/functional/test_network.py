@@ -249,6 +249,7 @@ def test_index_that_fails_once(make_site: MakeSite) -> None:
     site.init()
 
 
+@pytest.mark.quick
 def test_redirect(make_site: MakeSite, tmp_path: Path) -> None:
     """To another server, that is cut, and asked for the rest itself."""
     site = make_site()

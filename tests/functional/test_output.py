@@ -159,6 +159,7 @@ def test_a_pipe_whose_reader_goes(box: LagoSandbox) -> None:
     assert (box.root / 'one').stat().st_size == 1
 
 
+@pytest.mark.quick
 def test_a_pipe_that_is_closed_before(box: LagoSandbox) -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -202,6 +203,7 @@ def test_a_directory_that_was_removed(line: str, box: LagoSandbox) -> None:
     assert len(done.stderr.splitlines()) <= 4, done.stderr
 
 
+@pytest.mark.real_start
 @pytest.mark.parametrize('number', [
     signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 ])

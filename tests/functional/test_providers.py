@@ -428,6 +428,7 @@ def test_abort_wakes_a_stalled_reader(keep: str) -> None:
         assert not caught[0].retryable
 
 
+@pytest.mark.quick
 def test_abort_and_trust_over_tls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

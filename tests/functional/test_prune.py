@@ -112,6 +112,7 @@ def test_why(box: LagoSandbox) -> None:
     assert 'Nearest: lab:iscsi:v1' in done.stderr
 
 
+@pytest.mark.quick
 def test_prune_removes_what_nobody_needs(
     box: LagoSandbox, forest: Forest
 ) -> None:

@@ -32,6 +32,7 @@ def pull(box: LagoSandbox, *arguments: str) -> List[str]:
     return [name.split(':')[1] for name in box.stored()]
 
 
+@pytest.mark.quick
 def test_the_init_file_here_then_init_fetches_nothing(
     box: LagoSandbox, server: Nginx, forest: Forest
 ) -> None:

@@ -362,6 +362,7 @@ def test_refuses_by_hand(base: Path, at: int, form: str, value: int) -> None:
     assert dangers_of(layer)
 
 
+@pytest.mark.quick
 def test_check_finds_damage_and_forgives_leaks(base: Path) -> None:
     fill(base)
     qemu_img.check(str(base), 'qcow2')

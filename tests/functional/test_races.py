@@ -129,6 +129,7 @@ def test_two_environments_that_overlap(
     check_disks(right, forest, vm0='other', vm1='nfs')
 
 
+@pytest.mark.quick
 def test_one_is_killed_while_another_waits_for_it(
     forest: Dict[str, DiskImage], tmp_path: Path
 ) -> None:

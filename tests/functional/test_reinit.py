@@ -199,6 +199,7 @@ def test_stale_links_are_replaced(
     assert again.guests() == box.guests()
 
 
+@pytest.mark.quick
 def test_base_published_anew(
     box: Box, repo: Publisher, forest: Forest, tmp_path: Path
 ) -> None:

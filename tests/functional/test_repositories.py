@@ -152,6 +152,7 @@ def paths_of(server: Nginx) -> List[str]:
     return [one.path for one in server.requests()]
 
 
+@pytest.mark.quick
 def test_repository_is_found_by_its_name(
     forest: Dict[str, DiskImage], tmp_path: Path
 ) -> None:

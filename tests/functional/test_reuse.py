@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
+import pytest
+
 from tests.lab import (
     DiskImage, LagoSandbox, Nginx, Publisher, check_disks, flatten,
     image_requests, init_well, links_of,
@@ -195,6 +197,7 @@ def test_a_flat_image_with_another_digest_does_not_serve(
         check_disks(box, forest, vm='base')
 
 
+@pytest.mark.quick
 def test_published_again_under_its_name(
     forest: Forest, tmp_path: Path
 ) -> None:

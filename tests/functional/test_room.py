@@ -207,6 +207,7 @@ def test_no_right_to_write(
     world.succeed(forest)
 
 
+@pytest.mark.quick
 def test_store_that_is_a_file(
     world: World, forest: Dict[str, DiskImage]
 ) -> None:

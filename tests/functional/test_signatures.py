@@ -629,6 +629,7 @@ def box(
     )
 
 
+@pytest.mark.quick
 def test_init(
     box: LagoSandbox, repository: Repository,
     forest: Dict[str, DiskImage], keys: Keys,

@@ -166,6 +166,7 @@ with store.stage(BASE, identity='it', waiting=told, timeout=30) as stage:
 '''
 
 
+@pytest.mark.quick
 def test_killed_holder_frees_the_lock_and_the_next_goes_on(
     children: Children
 ) -> None:

@@ -221,6 +221,7 @@ def test_a_repository_that_is_not_named_is_an_error(
 
 # Chains over several repositories
 
+@pytest.mark.quick
 def test_chain_over_three_servers(forest: Forest, tmp_path: Path) -> None:
     with serving(tmp_path, 'bottom', forest, 'base') as bottom, \
             Nginx(tmp_path / 'middle') as middle, \

@@ -248,6 +248,7 @@ def test_add_layer_and_flatten(
     assert flat.exists()
 
 
+@pytest.mark.quick
 def test_a_dumb_terminal_has_lines(box: LagoSandbox) -> None:
     with open_terminal(
         box, 'template-repo', 'pull', term='dumb'

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Dict, List
 
+import pytest
+
 from tests.lab import (
     DiskImage, LagoSandbox, Publisher, check_disks, init_well, links_of, run,
 )
@@ -135,6 +137,7 @@ def test_a_package_adds_a_type_of_source(
     ]
 
 
+@pytest.mark.quick
 def test_an_unknown_type_is_named_with_those_there_are(
     forest: Dict[str, DiskImage], tmp_path: Path
 ) -> None:

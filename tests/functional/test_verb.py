@@ -144,6 +144,7 @@ def test_plan_before_and_after_the_init(box: LagoSandbox) -> None:
     assert (after['to_fetch'], after['to_keep']) == (0, 0)
 
 
+@pytest.mark.quick
 def test_plan_of_templates(box: LagoSandbox) -> None:
     planned = data(box, 'plan', 'nfs', 'lab/other:v1')
     assert [one['name'] for one in planned['layers']] == [

@@ -96,6 +96,7 @@ def on_a_terminal(box: LagoSandbox, *arguments: str) -> str:
     return b''.join(chunks).decode()
 
 
+@pytest.mark.quick
 def test_one_line_an_image_in_a_pipe(box: LagoSandbox) -> None:
     done = verb(box, 'list')
     header, *rows = cells(done.stdout)

@@ -121,6 +121,7 @@ def test_an_index(
     assert content(repos(box)) == []
 
 
+@pytest.mark.quick
 def test_a_git_repository(
     box: LagoSandbox, office: Publisher, tmp_path: Path
 ) -> None:

@@ -329,6 +329,7 @@ def test_damage_is_found_and_repaired(
     check_repaired(world, box)
 
 
+@pytest.mark.quick
 def test_a_damaged_base_is_reported_and_repaired_alone(
     world: World, box: LagoSandbox
 ) -> None:

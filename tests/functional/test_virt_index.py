@@ -68,6 +68,7 @@ def virt_builder(
     return done.stdout
 
 
+@pytest.mark.quick
 def test_virt_builder_reads_it(tool: Tool, repo: Publisher) -> None:
     done = write(tool, repo)
     index = repo.root / 'index'

@@ -111,6 +111,11 @@ def forking(wanted: bool = True) -> Iterator[None]:
             _servers.close()
 
 
+def fork_is_wanted() -> bool:
+    """Tell whether commands are forked now."""
+    return _servers.wanted
+
+
 def start(
     command: List[str], arguments: Sequence[str], options: Mapping[str, Any]
 ) -> subprocess.Popen[str]:
