@@ -125,17 +125,27 @@ def examine(
         dangers = list(_dangers(header))
         faults.extend(f'{file.path}: {danger}' for danger in dangers)
         is_safe = not dangers
-    stat = os.stat(os.path.join(root, file.path))
-    return Found(file, Original(
-        path=file.path,
+    return Found(
+        file, _describe(root, file.path, fmt, header, metadata, entry),
+        header, is_safe,
+    )
+
+
+def _describe(
+    root: str, path: str, fmt: str, header: Optional[Qcow2Header],
+    metadata: Dict[str, Any], entry: Optional[Image],
+) -> Original:
+    stat = os.stat(os.path.join(root, path))
+    return Original(
+        path=path,
         format=fmt,
         time=stat.st_mtime,
         date=time.strftime('%Y-%m-%d', time.gmtime(stat.st_mtime)),
-        backing=_backing(root, file.path, header),
+        backing=_backing(root, path, header),
         backing_format=header.backing_format if header else None,
         metadata=metadata,
         entry=entry,
-    ), header, is_safe)
+    )
 
 
 def _tell_format(
