@@ -103,15 +103,23 @@ class Place:
                     self.root, [str(error)], hint='Run it again later.'
                 ) from None
             try:
-                for directory in (self.root, self.path(PUBLISHED)):
-                    Tree(directory).sweep(directory)
-                for name in self._files():
-                    # An image may be called so, too, but is not hidden.
-                    if re.search(r'/\.[^/]*\.part$', name):
-                        self._published.remove(self.path(name))
+                self._clear()
                 yield
             finally:
                 lock.release()
+
+    def _clear(self) -> None:
+        """Remove what killed runs have left, wherever they have written."""
+        for tree in (Tree(self.root), self._published):
+            for parent, directories, _ in os.walk(tree.root):
+                directories[:] = [
+                    name for name in directories if not name.startswith('.')
+                ]
+                tree.sweep(parent)
+        for name in self._files():
+            # An image may be called so, too, but is not hidden.
+            if re.search(r'/\.[^/]*\.part$', name):
+                self._published.remove(self.path(name))
 
     def part(self, name: str) -> str:
         """Return where a file is written before it gets its name."""

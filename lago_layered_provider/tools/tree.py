@@ -434,8 +434,15 @@ def read_object(path: str) -> Optional[Dict[str, Any]]:
 
 
 def write_file(path: str, data: bytes, *, sync: bool = False) -> None:
-    """Replace a file in one step; see `Tree.write`."""
-    _tree_of(path).write(path, data, sync=sync)
+    """Replace a file in one step; see `Tree.write`.
+
+    What killed writers have left beside it goes: nobody else looks after
+    the directory of a user.
+    """
+    tree = _tree_of(path)
+    with contextlib.suppress(OSError):
+        tree.sweep(tree.root)
+    tree.write(path, data, sync=sync)
 
 
 def write_json(path: str, value: Any, *, sync: bool = False) -> None:

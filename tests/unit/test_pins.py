@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import pytest
@@ -23,6 +24,7 @@ from lago_layered_provider.core.pins import (
     parse_lock,
 )
 from lago_layered_provider.core.wanted import Pin, Pins
+from lago_layered_provider.initlock import read_lock, write_lock
 from tests.unit.strategies import digest_of as sha512_of
 
 HERE = 'http://lab.invalid/repo.metadata'
@@ -60,6 +62,15 @@ def test_round_trip() -> None:
     assert [
         entry['wanted'] for entry in json.loads(text)['templates']
     ] == ['../two.json/base:v1', 'base:v1', 'nfs']
+
+
+def test_what_a_killed_writer_has_left_beside_an_init_file_goes(
+    tmp_path: Path
+) -> None:
+    (tmp_path / '.0123456789abcdef.tmp').touch()
+    write_lock(str(tmp_path / 'LagoInitFile'), LOCK)
+    assert [path.name for path in tmp_path.iterdir()] == ['LagoInitFile.lock']
+    assert read_lock(str(tmp_path / 'LagoInitFile')) == LOCK
 
 
 def test_strongest_digest_first() -> None:
