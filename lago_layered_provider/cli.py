@@ -16,8 +16,8 @@ WANTED: Dict[str, Any] = {
     'metavar': 'LagoInitFile | TEMPLATE',
     'help': (
         'an init file, or templates as NAME, NAME:VERSION or '
-        'REPOSITORY/NAME:VERSION; LagoInitFile of this directory if there is '
-        'none'
+        'REPOSITORY/NAME:VERSION; without any, the init file of --init-file, '
+        'or LagoInitFile of this directory'
     ),
 }
 LOCKED: Dict[str, Any] = {
@@ -25,8 +25,11 @@ LOCKED: Dict[str, Any] = {
     'help': 'exactly the images of the init file\'s lock, or fail',
 }
 INIT_FILE: Dict[str, Any] = {
-    'metavar': 'LagoInitFile', 'nargs': '?', 'default': 'LagoInitFile',
-    'help': 'LagoInitFile of this directory if none is named',
+    'metavar': 'LagoInitFile', 'nargs': '?',
+    'help': (
+        'that of --init-file if none is named, or LagoInitFile of this '
+        'directory'
+    ),
 }
 
 

@@ -12,6 +12,7 @@ from lago.plugins.output import DefaultOutFormatPlugin
 
 from . import lago_init, lago_messages, lago_plugin
 from .commands import Context
+from .commands.context import INIT_FILE
 from .core import errors
 from .environment import Environment
 from .init_document import load_init_file
@@ -19,9 +20,6 @@ from .repositories import ByPath
 from .repository import TemplateRepository
 from .store import Store
 from .tools import files
-
-
-INIT_FILE = 'LagoInitFile'
 
 
 def make_context(args: argparse.Namespace) -> Context:

@@ -7,10 +7,15 @@ import functools
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
+from ..core import errors
+from ..core.model import show
 from ..environment import Environment
 from ..repository import TemplateRepository
 from ..settings import Settings
 from ..store import Store
+
+#: The init file that is meant where none is named.
+INIT_FILE = 'LagoInitFile'
 
 #: Exit status: something is wrong, and the command has said what.
 FAILED_STATUS = 2
@@ -45,6 +50,23 @@ class Context:
     def repository(self) -> TemplateRepository:
         """Where templates come from; found when a command asks for it."""
         return self.open_repository()
+
+    def find_init_file(self, named: Optional[str] = None) -> str:
+        """Return the path of the init file that a command reads.
+
+        Args:
+            named: beside the command; that of `--init-file` counts as well.
+
+        Raises:
+            SettingsError: both are named, and differ.
+        """
+        given: Optional[str] = getattr(self.args, 'init_file', None)
+        if named and given and named != given:
+            raise errors.SettingsError(
+                f'{show(named)} and {show(given)} are two init files; '
+                f'name one.'
+            )
+        return named or given or INIT_FILE
 
     def show(self, data: Any, print_for_people: Callable[[], None]) -> None:
         """Print the answer, for programs where `--out-format` says so."""

@@ -25,7 +25,7 @@ COLUMNS = {
 
 def run_lock(context: Context) -> int:
     """Write the lock of an init file; what it has already stays."""
-    path = context.args.init_file_to_lock
+    path = context.find_init_file(context.args.init_file_to_lock)
     found = context.read_environment(path)
     old = initlock.read_lock(path)
     before: Lock = old or {}
@@ -109,7 +109,7 @@ def _print_changes(path: str, rows: Sequence[Row]) -> None:
 
 def run_outdated(context: Context) -> int:
     """Print which locked templates are another image by now."""
-    path = context.args.init_file_to_lock
+    path = context.find_init_file(context.args.init_file_to_lock)
     found = context.read_environment(path)
     lock = initlock.read_lock(path)
     if lock is None:

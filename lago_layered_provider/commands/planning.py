@@ -13,7 +13,7 @@ from ..core.model import show
 from ..core.wanted import Wanted, parse_wanted
 from ..repository import TemplateRepository
 from ..settings import read_flag
-from .context import NO_ROOM_STATUS, Context
+from .context import INIT_FILE, NO_ROOM_STATUS, Context
 
 #: Faulty entries that are named; there may be as many as there are entries.
 SHOWN_FAULTS = 10
@@ -67,7 +67,7 @@ def _all_wanted(context: Context) -> List[Wanted]:
 
 def run_init_plan(context: Context) -> int:
     """Print what a `lago init` with these options would fetch."""
-    path = context.args.virt_config or os.path.abspath('LagoInitFile')
+    path = context.args.virt_config or os.path.abspath(INIT_FILE)
     found = context.read_environment(path)
     if read_flag('locked', context.args.locked):
         found = initlock.hold(found, path)
@@ -80,14 +80,15 @@ def find_wanted(
     """Return the templates that are meant, and where they come from.
 
     Args:
-        words: an init file, or templates, or nothing: the init file here.
+        words: an init file, or templates, or nothing: the init file of
+            `--init-file`, or the one here.
 
     Raises:
         TemplateNotFound: a word is no name of a template.
         IndexFaults: the init file is faulty.
         NotAsLocked: with `--locked`, the lock does not fit it.
     """
-    path = _find_initfile(words)
+    path = _find_init_file(context, words)
     locked = context.args.locked
     if path is None:
         if locked:
@@ -101,13 +102,15 @@ def find_wanted(
     return found.repository, found.wanted(context.store)
 
 
-def _find_initfile(words: List[str]) -> Optional[str]:
+def _find_init_file(context: Context, words: List[str]) -> Optional[str]:
     """Return the init file that is meant, None where templates are named."""
     if not words:
-        return 'LagoInitFile'
+        return context.find_init_file()
     path = words[0]
     named = path.startswith(('/', './', '../')) or os.path.isfile(path)
-    return path if len(words) == 1 and named else None
+    if len(words) > 1 or not named:
+        return None
+    return context.find_init_file(path)
 
 
 def parse_word(word: str) -> Wanted:
