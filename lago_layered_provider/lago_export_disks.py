@@ -29,9 +29,6 @@ from .core.model import ImageRef
 from .store import Store
 from .tools import files
 
-#: What the C library calls ENOSPC and EDQUOT; the tools run with LC_ALL=C.
-NO_ROOM = ('No space left on device', 'Disk quota exceeded')
-
 #: What Lago calls the format of a CD's image.
 ISO = 'iso'
 
@@ -194,7 +191,7 @@ class DiskExport(lago.export.DiskExportManager):
         try:
             yield
         except (errors.ToolError, OSError) as error:
-            if not any(words in str(error) for words in NO_ROOM):
+            if not files.is_full(error):
                 raise
             directory = os.path.dirname(self.target)
             raise errors.ExportError(

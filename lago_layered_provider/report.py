@@ -20,7 +20,7 @@ from rich.tree import Tree
 from .core.model import visible
 from .core.plan import Layer, Plan, State
 from .core.sizes import size_text
-from .messages import fold
+from .messages import MESSAGE_COLUMNS, fold
 from .screen import Standard
 
 LOG_COLUMNS = 80
@@ -68,6 +68,11 @@ class Screen(Console):
                 else each for each in objects
             )
         super().print(*objects, **options)
+
+    @property
+    def text_columns(self) -> int:
+        """How wide folded text may be."""
+        return max(1, min(MESSAGE_COLUMNS, self.width - 1))
 
     def write(self, line: str) -> None:
         """Write a line as it is, however wide; rich takes its time."""

@@ -13,8 +13,6 @@ from .publishing.linting import Report
 from .report import Screen
 from .report_verify import Watch
 
-COLUMNS = 79
-
 STYLES = {
     Level.ERROR: 'red', Level.WARNING: 'yellow', Level.NOTE: 'cyan',
 }
@@ -47,9 +45,9 @@ def _print_finding(finding: Finding, console: Screen) -> None:
         ).split()
     )
     lines = textwrap.wrap(
-        start.strip() + ' ' + text, COLUMNS, initial_indent=INDENT,
-        subsequent_indent=INDENT * 3, break_on_hyphens=False,
-        break_long_words=False,
+        start.strip() + ' ' + text, console.text_columns,
+        initial_indent=INDENT, subsequent_indent=INDENT * 3,
+        break_on_hyphens=False, break_long_words=False,
     )
     first = Text(lines[0])
     first.stylize(STYLES[finding.level], len(INDENT), len(INDENT + word))

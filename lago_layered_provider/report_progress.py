@@ -15,6 +15,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Set
 
 from rich.console import Console
 
+from .core.model import visible
 from .core.sizes import size_text
 
 #: The pause between two looks at what has happened.
@@ -271,8 +272,11 @@ class Progress:
 
 
 def label(name: str) -> str:
-    """The name without its repository: 80 columns are few."""
-    return name.split(':', 1)[-1]
+    """The name without its repository: 80 columns are few.
+
+    It is escaped before a display measures it.
+    """
+    return visible(name.split(':', 1)[-1])
 
 
 def make_progress(

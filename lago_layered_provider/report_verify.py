@@ -15,8 +15,6 @@ from .core.sizes import size_text
 from .report import Screen
 from .report_progress import Words, make_progress
 
-COLUMNS = 80
-
 #: Who is done before that need not see that it has begun.
 QUIET_SECONDS = 1.0
 
@@ -43,14 +41,14 @@ def print_verdicts(verdicts: Sequence[Verdict], console: Screen) -> None:
             (word, STYLES[verdict.state]), f'  {verdict.name}'
         ))
         for reason in verdict.reasons:
-            for line in _fold(reason):
+            for line in _fold(reason, console.text_columns):
                 console.print(line)
 
 
-def _fold(text: str) -> List[str]:
+def _fold(text: str, columns: int) -> List[str]:
     indent = ' ' * (WIDTH + 2)
     return textwrap.wrap(
-        text, COLUMNS - 1, initial_indent=f'{indent}- ',
+        text, columns, initial_indent=f'{indent}- ',
         subsequent_indent=f'{indent}  ', break_on_hyphens=False,
         break_long_words=False,
     )

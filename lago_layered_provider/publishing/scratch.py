@@ -22,9 +22,6 @@ from typing import Callable, Iterator, List, Tuple
 from ..core import errors
 from ..tools import files, tree
 
-#: What the C library calls ENOSPC and EDQUOT; the tools run with LC_ALL=C.
-NO_ROOM = ('No space left on device', 'Disk quota exceeded')
-
 #: What is said of a file that shall be made and is there.
 EXISTS = 'it is there already; remove it, or name another file with --output'
 
@@ -146,11 +143,11 @@ def disk_errors(directory: str, hint: str = '') -> Iterator[None]:
     try:
         yield
     except errors.ToolError as error:
-        if not any(reason in error.stderr for reason in NO_ROOM):
+        if not files.is_full(error):
             raise
         raise no_room(directory, error.stderr, hint) from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if files.is_full(error):
             raise no_room(directory, str(error), hint) from error
         raise errors.PublishError(
             directory, [files.describe(error)], hint=hint

@@ -16,7 +16,9 @@ import errno
 import fcntl
 import os
 import stat
-from typing import IO, BinaryIO, Iterator, Optional, TextIO, Tuple, cast
+from typing import (
+    IO, BinaryIO, Iterator, Optional, TextIO, Tuple, Union, cast,
+)
 
 from ..core import errors
 
@@ -29,6 +31,8 @@ READ_BYTES = 2**18
 FILE_MODE = 0o666
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+#: What the C library calls these; tools run with LC_ALL=C.
+_FULL_WORDS = ('No space left on device', 'Disk quota exceeded')
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -262,11 +266,18 @@ def disk_errors(root: str, *, reading: bool = False) -> Iterator[None]:
         raise _store_error(root, error, reading) from error
 
 
+def is_full(error: Union[OSError, errors.ToolError]) -> bool:
+    """Tell whether an error says that a disk, or a quota, is used up."""
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    return any(words in error.stderr for words in _FULL_WORDS)
+
+
 def _store_error(
     root: str, error: OSError, reading: bool
 ) -> errors.StoreError:
     reason = describe(error)
-    if error.errno in _FULL:
+    if is_full(error):
         return errors.StoreFull(
             f'{root}: no room left, {_describe_room(root)}: {reason}',
             hint=(

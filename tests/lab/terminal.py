@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import signal
@@ -182,3 +183,37 @@ class Terminal:
 def _take_terminal() -> None:
     """Make the terminal that is open the one of the new session."""
     os.close(os.open(os.ttyname(0), os.O_RDWR))
+
+
+class ScreenStream(io.StringIO):
+    """A stream of a terminal without a process; keeps what a person sees."""
+
+    def __init__(self, columns: int = 80, lines: int = 24) -> None:
+        super().__init__()
+        self._screen = pyte.Screen(columns, lines)
+        self._screen.set_mode(pyte.modes.LNM)  # as a line discipline does
+        self._stream = pyte.Stream(self._screen)
+
+    def isatty(self) -> bool:
+        """Tell that it is a terminal."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Show text as a terminal does."""
+        self._stream.feed(text)
+        return super().write(text)
+
+    @property
+    def raw(self) -> str:
+        """Return all that was written."""
+        return self.getvalue()
+
+    @property
+    def has_cursor(self) -> bool:
+        """Tell whether the cursor is shown."""
+        return not self._screen.cursor.hidden
+
+    def shown(self) -> List[str]:
+        """Return the lines of the screen, to the last one."""
+        lines = [line.rstrip() for line in self._screen.display]
+        return '\n'.join(lines).rstrip('\n').split('\n')

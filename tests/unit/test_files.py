@@ -328,10 +328,34 @@ def test_root_that_is_a_file(tmp_path: Path) -> None:
         tree.make_directory(tree.root)
 
 
-def test_full_disk_is_an_error_of_its_own() -> None:
+FULL = [
+    OSError(errno.ENOSPC, 'No space left on device'),
+    OSError(errno.EDQUOT, 'Disk quota exceeded'),
+]
+
+
+@pytest.mark.parametrize('error', FULL)
+def test_full_disk_is_an_error_of_its_own(error: OSError) -> None:
     with pytest.raises(errors.StoreFull, match='no room left'):
         with files.disk_errors('/'):
-            raise OSError(errno.ENOSPC, 'No space left on device')
+            raise error
+
+
+@pytest.mark.parametrize('error', [*FULL, *(
+    errors.ToolError(['qemu-img'], status=1, stderr=f'a: {error.strerror}\n')
+    for error in FULL
+)])
+def test_a_full_disk_while_publishing(error: Exception) -> None:
+    with pytest.raises(errors.PublishError, match='no room left.*bytes free'):
+        with disk_errors('/'):
+            raise error
+
+
+def test_other_errors_of_a_tool_are_not_of_the_disk() -> None:
+    error = errors.ToolError(['qemu-img'], status=1, stderr='no space')
+    with pytest.raises(errors.ToolError):
+        with disk_errors('/'):
+            raise error
 
 
 # Rights of a group.

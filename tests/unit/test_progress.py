@@ -8,17 +8,18 @@ import threading
 from typing import Any, Callable, List, Tuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from rich.progress import Progress as RichProgress
 
 from lago_layered_provider import report_progress
-from lago_layered_provider.report import make_console
+from lago_layered_provider.report import Screen, make_console
 from lago_layered_provider.report_bars import Bars, choose_columns
 from lago_layered_provider.report_progress import (
-    Lines, Progress, Silent, Words, make_progress,
+    Lines, Progress, Silent, Words, label, make_progress,
 )
+from tests.lab.terminal import ScreenStream
 
 SECONDS = 30
 NAMES = ('repo:base:v1', 'repo:top:v1', 'odd [red]{name}\x1b[2J')
@@ -53,8 +54,8 @@ class Stream(io.StringIO):
         return self._terminal
 
 
-def terminal_console(stream: Stream, width: int = 80) -> Console:
-    return Console(
+def terminal_console(stream: io.StringIO, width: int = 80) -> Console:
+    return Screen(
         file=stream, width=width, force_terminal=True, soft_wrap=True,
         markup=False, emoji=False, highlight=False,
         _environ={'TERM': 'xterm'},
@@ -128,6 +129,83 @@ def test_no_events_are_too_odd_for_a_display(
     assert stream.getvalue().count('\x1b[?25l') == (
         stream.getvalue().count('\x1b[?25h')
     )
+
+
+class LastLook(Bars):
+    """Keeps what a person saw last of the bars."""
+
+    def stop(self) -> None:
+        stream = self._console.file
+        assert isinstance(stream, ScreenStream)
+        self.lines = stream.shown()
+        super().stop()
+
+
+@settings(max_examples=40)
+@given(events)
+def test_there_is_one_bar_for_each_running_layer(
+    happened: List[Event]
+) -> None:
+    stream = ScreenStream(60, 70)
+    console = terminal_console(stream, 60)
+    bars = LastLook(console)
+    with Progress(bars, console) as progress:
+        show(progress, happened)
+    running: List[str] = []
+    said = 0
+    for what, name, *_ in happened:
+        if what != 'note' and name in running and what in ('begin', 'end'):
+            running.remove(name)
+        if what == 'begin':
+            running.append(name)
+        said += what in ('end', 'wait', 'note')
+    bar = re.compile(r'(.*?) +[━╺╸]* +[\d.,]+/[\d.,?]+ ')
+    assert [found[1] for found in map(bar.match, bars.lines) if found] == [
+        label(name) for name in running
+    ]
+    # A bar that ended leaves its line, and nothing else.
+    assert len([line for line in stream.shown() if line]) == said
+    assert stream.has_cursor
+
+
+@pytest.mark.parametrize('make, begun', [(Bars, 0), (Lines, 160)])
+def test_threads_before_a_screen(
+    make: Callable[[Console], Silent], begun: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(report_progress, 'REFRESH_SECONDS', 0.001)
+    stream = ScreenStream(60, 400)
+    console = terminal_console(stream, 60)
+    together = threading.Barrier(8)
+
+    def work(number: int) -> None:
+        together.wait(SECONDS)
+        for turn in range(20):
+            name = f'r:layer-{number}:v{turn}'
+            progress.begin(name, 100 << 20, 0)
+            for _ in range(10):
+                progress.advance(name, 1 << 20)
+            progress.end(name, 'fetched' if number % 2 else 'failed')
+
+    with Progress(make(console), console) as progress:
+        threads = [
+            threading.Thread(target=work, args=[number]) for number in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(SECONDS)
+    ends = [line for line in stream.shown() if 'fetching' not in line]
+    assert len(stream.shown()) == len(ends) + begun
+    assert sorted(
+        line.split(' in ', 1)[0] if 'store' not in line
+        else line.split(' MiB')[0] for line in ends
+    ) == sorted(
+        f'layer-{number}:v{turn}: '
+        + ('in the store, 10.0' if number % 2 else 'failed')
+        for number in range(8) for turn in range(20)
+    )
+    assert stream.has_cursor
 
 
 def test_from_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
