@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any, Dict, Iterable, List, Tuple
+from typing import Any, Dict, Iterable, List, Set, Tuple
 
 from .. import prefixes, report
 from ..core import errors
 from ..core.model import Stored
 from ..core.pruning import DAY_SECONDS, Wishes, choose_removals
 from ..core.sizes import parse_size, size_text
-from ..core.usage import find_needs
+from ..core.usage import find_needs, with_bases
 from ..store import Inventory, Unfinished, Usage
 from .context import Context
 
@@ -75,12 +75,16 @@ def _prune(context: Context, wishes: Wishes) -> int:
             usage.note(note)  # those of --workdir are known from now on
         for note in survey.gone:
             usage.forget(note)
+    stay: Set[str] = set()
     for name, size, remove in _steps(inventory, unfinished, chosen):
+        if name in stay:
+            continue
         try:
             if not context.args.dry_run:
                 remove(name)
         except errors.StoreError as error:
             context.warn(error.message)
+            stay.update(with_bases([name], images))
             continue
         removed.append({'name': name, 'on_disk': size})
         if context.format_data is None:

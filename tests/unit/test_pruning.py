@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Set
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Set
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lago_layered_provider.commands import Context, pruning
+from lago_layered_provider.core import errors
 from lago_layered_provider.core.model import Stored
 from lago_layered_provider.core.pruning import Wishes, choose_removals
 from lago_layered_provider.core.sizes import parse_size
 from lago_layered_provider.core.usage import (
     Needs, Use, UsageNote, find_needs, parse_note, with_bases,
 )
+from lago_layered_provider.settings import Settings
+from lago_layered_provider.store import Inventory, Store, Usage
+from lago_layered_provider.tools.locks import ImageLock, ignore_holder
 from tests.unit.strategies import json_values
+from tests.unit.test_store import (
+    BASE, BASE_BYTES, CHILD, LAYER, LAYER_BYTES, make_qcow2, put, put_staged,
+    tree,
+)
 
 MIB = 2**20
 
@@ -167,3 +179,116 @@ def test_sizes(text: str, size: Optional[int]) -> None:
             parse_size(text)
     else:
         assert parse_size(text) == size
+
+
+# The command, on a real store
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Return a store with a layer on a base."""
+    store = Store(str(tmp_path / 'store'))
+    store.prepare()
+    put(store, BASE, BASE_BYTES)
+    put(store, LAYER, LAYER_BYTES, BASE)
+    return store
+
+
+def held(store: Store, name: str) -> ImageLock:
+    """Return the lock of an image, as another process holds it."""
+    return ImageLock(f'{store.path(name)}.lock', what='a test')
+
+
+def prune(
+    store: Store, capsys: pytest.CaptureFixture[str], *,
+    warn: Callable[[str], None] = pytest.fail, **options: Any
+) -> List[str]:
+    """Prune a store; return the names of what it says it has removed."""
+    arguments = {
+        'dry_run': False, 'keep': None, 'older_than': None,
+        'until_free': None, 'workdir': None, **options,
+    }
+    assert pruning.run_prune(Context(
+        args=argparse.Namespace(**arguments),
+        settings=Settings(lock_timeout=0), store=store,
+        open_repository=lambda: pytest.fail('not asked'),
+        read_environment=lambda path: pytest.fail('not read'),
+        repos_directory='', format_data=json.dumps, warn=warn,
+    )) == 0
+    return [
+        one['name'] for one in json.loads(capsys.readouterr().out)['removed']
+    ]
+
+
+@pytest.mark.parametrize('remove', ['remove', 'remove_unfinished'])
+def test_what_somebody_has_locked_is_not_removed(
+    remove: str, store: Store
+) -> None:
+    put_staged(store, CHILD, BASE_BYTES)
+    name = LAYER if remove == 'remove' else CHILD
+    lock = held(store, name)
+    lock.acquire(0)
+    before = tree(store)
+    with pytest.raises(errors.StoreError, match='is locked by .*, a test,'):
+        getattr(Inventory(store.root), remove)(name)
+    assert tree(store) == before
+    lock.release()
+    getattr(Inventory(store.root), remove)(name)
+    assert not [path for path in tree(store) if name in path]
+
+
+@pytest.mark.parametrize('locked, gone', [
+    (CHILD, [LAYER, BASE]), (LAYER, [CHILD]), (BASE, [LAYER, CHILD]),
+])
+def test_a_locked_image_stays_with_what_it_stands_on(
+    locked: str, gone: List[str], store: Store,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    put(store, CHILD, BASE_BYTES)
+    said: List[str] = []
+    with held(store, locked):
+        assert prune(store, capsys, warn=said.append) == gone
+    assert [locked in text for text in said] == [True]
+    assert sorted({*store.names(), *gone}) == [BASE, CHILD, LAYER]
+
+
+@pytest.mark.parametrize('dry_run', [True, False])
+def test_what_is_being_fetched_is_not_touched(
+    dry_run: bool, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Usage(store.root).hold(LAYER, 'a test')
+    for name in (CHILD, 'repo:left:v1'):
+        put_staged(store, name, BASE_BYTES)
+    with held(store, CHILD):
+        assert prune(store, capsys, dry_run=dry_run) == ['repo:left:v1']
+    assert store.partial(CHILD)
+    assert bool(store.partial('repo:left:v1')) is dry_run
+
+
+def make_environment(root: Path, backing: str) -> Path:
+    """Make the directory of an environment with one disk."""
+    (root / 'images').mkdir(parents=True)
+    (root / 'uuid').write_text('here')
+    (root / 'images' / 'vm0_root.qcow2').write_bytes(
+        make_qcow2(backing, 'qcow2')
+    )
+    return root
+
+
+def test_a_dry_run_changes_nothing(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Although it looks for environments, and finds that one is gone."""
+    usage = Usage(store.root)
+    usage.note(UsageNote(str(tmp_path / 'gone'), 'gone', ()))
+    environment = make_environment(tmp_path / 'environment', store.path(BASE))
+    options: Dict[str, Any] = {'workdir': [str(tmp_path / 'environment')]}
+    before = tree(store)
+    # Neither does it wait for those who use the store.
+    with usage.using(0, ignore_holder):
+        assert prune(store, capsys, dry_run=True, **options) == [LAYER]
+        with pytest.raises(errors.LockTimeout, match='in use by'):
+            prune(store, capsys, **options)
+    assert tree(store) == before
+    assert prune(store, capsys, **options) == [LAYER]
+    assert [note.prefix for note in usage.notes()] == [str(environment)]
+    assert prune(store, capsys) == []
