@@ -16,12 +16,14 @@ from lago_layered_provider.core.model import ImageRef
 from lago_layered_provider.core.plan import Layer, Plan, Room, State
 from lago_layered_provider.store import Store
 from lago_layered_provider.tools import threads
-from lago_layered_provider.transfer import checking, mapping
+from lago_layered_provider.transfer import checking, mapping, receive
 from lago_layered_provider.transfer.block_receiver import BlockReceiver
 from lago_layered_provider.transfer.engine import carry_out
 from lago_layered_provider.transfer.fetch import Limits
 from lago_layered_provider.transfer.jobs import Jobs
-from tests.unit.test_block_receiver import File, Origin, Told, make_file
+from tests.unit.test_block_receiver import (
+    File, Origin, Stream, Told, make_file,
+)
 
 LIMITS = Limits(
     jobs=2, connections=2, blocks=2, patience=0, lock_timeout=10,
@@ -116,6 +118,106 @@ def test_what_can_be_had_is_had(store: Store) -> None:
         ('repo:a:v1', 'fetched'), ('repo:b:v1', 'failed'),
         ('repo:c:v1', 'fetched'),
     ]
+
+
+def test_what_stands_on_a_failed_base_is_not_fetched(store: Store) -> None:
+    """However far below it that is."""
+    told = Ends()
+    files = {name: raw_file(name) for name in ('base', 'layer', 'top')}
+    base, layer, top = plan_of(files, store).layers
+    # The largest one is fetched first.
+    base = replace(base, fetch=1 << 20)
+    layer = replace(layer, base=base.name)
+    top = replace(top, base=layer.name)
+    origins = {
+        one.name: Origin(files[one.name.split(':')[1]].data)
+        for one in (base, layer, top)
+    }
+    origins[base.name].cuts = [0] * 9
+    with pytest.raises(errors.TransferError, match='it broke'):
+        carry_out(
+            Plan((base, layer, top), (), Room(store.root, 1 << 30)), origins,
+            store, limits=replace(LIMITS, jobs=1), progress=told, check=trust,
+        )
+    assert [
+        name for name, origin in origins.items() if origin.opened
+    ] == [base.name]
+    assert told.ended == [(base.name, 'failed')]
+
+
+def test_what_is_told_of_is_in_the_store(store: Store) -> None:
+    """A layer has ended when it is visible, not when all of it has come."""
+    class Looking(Ends):
+        def end(self, name: str, outcome: str) -> None:
+            super().end(name, outcome)
+            assert store.find(name)
+
+    told = Looking()
+    fetch(store, told, 'a', 'b')
+    assert sorted(told.ended) == [
+        ('repo:a:v1', 'fetched'), ('repo:b:v1', 'fetched'),
+    ]
+
+
+class Breaking(Origin):
+    """A source that breaks at three quarters of its file, but for its end."""
+
+    def open(self, path: str, **options: Any) -> Stream:
+        left = len(self.data) * 3 // 4 - options.get('start', 0)
+        with self.lock:
+            self.cuts = [left if left >= 0 else None]
+        return super().open(path, **options)
+
+
+class Once(Ends):
+    """Nothing is said twice: that would be so for ever."""
+
+    def note(self, text: str) -> None:
+        assert text not in self.notes
+        super().note(text)
+
+
+@pytest.mark.parametrize('damaged', ['what is here', 'the source'])
+@pytest.mark.parametrize('compression', [None, 'gz'])
+def test_wrong_bytes_come_again_once_if_an_earlier_run_has_left_some(
+    compression: Optional[str], damaged: str, store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After a power cut a state may be on the disk, and the bytes not."""
+    monkeypatch.setattr(mapping, 'SMALL_BYTES', 1)
+    monkeypatch.setattr(receive, 'CHECKPOINT_BYTES', 1)
+    file, other = raw_file('a', compression), raw_file('b', compression)
+
+    def carry_on(origin: Origin, told: Ends) -> None:
+        carry_out(
+            plan_of({'a': file}, store), {'repo:a:v1': origin}, store,
+            limits=replace(LIMITS, connections=1), progress=told, check=trust,
+        )
+
+    told = Once()
+    wrong = Origin(other.data[:len(file.data)])
+    with pytest.raises(errors.VerifyError):
+        carry_on(wrong, told)
+    assert told.notes == []
+    with pytest.raises(errors.TransferError, match='it broke'):
+        carry_on(Breaking(file.data), Ends())
+    told = Once()
+    partial = Path(store.root, '.layered/partial')
+    if damaged == 'the source':
+        with pytest.raises(errors.VerifyError):
+            carry_on(wrong, told)
+        assert told.ended == [('repo:a:v1', 'failed')]
+        assert [*partial.iterdir()] == []
+    else:
+        for path in [*partial.glob('*.spool')] or [partial / 'repo:a:v1']:
+            with open(path, 'r+b') as stream:
+                stream.seek(40_000)
+                stream.write(bytes(20_000))
+        carry_on(Origin(file.data), told)
+        assert told.ended == [('repo:a:v1', 'fetched')]
+        stored = Path(store.root, 'repo:a:v1').read_bytes()
+        assert stored == file.content
+    assert ['fetching it anew' in note for note in told.notes] == [True]
 
 
 class Stopping(Store):
