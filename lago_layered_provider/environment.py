@@ -24,7 +24,9 @@ from .core.initfile import (
 from .core.wanted import Pins, Wanted
 from .lines import Lines
 from .local_layers import Parent
-from .repositories import Repository, find_entries, search_order
+from .repositories import (
+    ByName, Repository, find_entries, search_order,
+)
 from .repository import TemplateRepository
 from .store import Store
 from .template_store import TemplateStore
@@ -124,6 +126,30 @@ class Environment:
             or pin.ref.repository == repository.place.name
             for chain in self.pins.values() for pin in chain
         )
+
+    def saved_repositories(self) -> List[Dict[str, str]]:
+        """Return entries of an init file that starts it elsewhere.
+
+        The configured default is named if something was found there:
+        elsewhere it may be another one.
+        """
+        sources = self.repository.sources()
+        named = set(self.locations.values())
+        entries = []
+        for each in self.repository.repositories:
+            if each.location not in named and not (
+                sources.was_read(each) or self.is_pinned_to(each)
+            ):
+                continue
+            if isinstance(each, ByName):
+                entries.append({'name': each.name})
+            else:
+                # What its author wrote is no secret to who reads it.
+                entries.append({'path': (
+                    each.path if each.path in self.locations
+                    else each.portable
+                )})
+        return entries
 
     def wanted_by(self, disk: Mapping[str, Any]) -> Wanted:
         """Return the template that a disk of the file names."""

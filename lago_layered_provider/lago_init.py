@@ -34,8 +34,7 @@ from . import (
     disk_tools, environment, lago_hooks, lago_messages, lago_plugin, prefixes,
     qemu_img, repository,
 )
-from .core import errors, places
-from .core.index import is_remote
+from .core import errors
 from .core.initfile import REPOSITORIES
 from .core.model import BaseName
 from .disk_tools import CUSTOMIZE, GUESTFS_HINT, SYSPREP
@@ -135,7 +134,7 @@ def _find_by_name(
         return [by_name]
     lago_messages.warn(
         f'Repository {by_name.name!r} is not in {by_name.directory}; using '
-        f'{_portable(configured.location)}, the configured one.'
+        f'{configured.location}, the configured one.'
     )
     return []
 
@@ -281,7 +280,7 @@ def provide(
     setattr(prefix, ENVIRONMENT, found)
     _name_locations(conf, found.locations)
     _recall_metadata(conf, found.layers)
-    prefix.metadata[REPOSITORIES] = saved_repositories(found)
+    prefix.metadata[REPOSITORIES] = found.saved_repositories()
 
 
 def _name_locations(conf: Any, locations: Mapping[str, str]) -> None:
@@ -310,39 +309,6 @@ def _recall_metadata(conf: Any, layers: Collection[str]) -> None:
                     said = json.load(stream)
                 if isinstance(said, dict):
                     disk['metadata'] = said
-
-
-def saved_repositories(
-    found: environment.Environment
-) -> List[Dict[str, str]]:
-    """Return entries of an init file that starts the environment elsewhere.
-
-    The configured default is named if something was found there: elsewhere
-    it may be another one.
-    """
-    sources = found.repository.sources()
-    named = set(found.locations.values())
-    entries = []
-    for each in found.repository.repositories:
-        if each.location not in named and not (
-            sources.was_read(each) or found.is_pinned_to(each)
-        ):
-            continue
-        if isinstance(each, ByName):
-            entries.append({'name': each.name})
-        elif each.location in named:
-            entries.append({'path': each.path})
-        else:
-            entries.append({'path': _portable(each.path)})
-    return entries
-
-
-def _portable(location: str) -> str:
-    """Return a location that means the same in another directory."""
-    if is_remote(location):
-        # Passwords belong to the user and not into a file.
-        return places.without_user(location)
-    return location if '://' in location else os.path.abspath(location)
 
 
 def stand_on_template(

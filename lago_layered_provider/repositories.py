@@ -41,6 +41,14 @@ class ByPath:
         return places.hide_secrets(self.path)
 
     @property
+    def portable(self) -> str:
+        """The path as it means the same elsewhere, in a file of anybody."""
+        if is_remote(self.path):
+            # Passwords belong to the user and not into a file.
+            return places.without_user(self.path)
+        return self.path if '://' in self.path else os.path.abspath(self.path)
+
+    @property
     def place(self) -> Unread:
         """What a catalog knows of it before it is read."""
         return Unread(self.location)
@@ -246,4 +254,8 @@ def search_order(
     """
     first = [each for each in given if each != default]
     last = [] if default is None else [default]
-    return tuple(dict.fromkeys([*first, *entries, *last]))
+    found: Dict[Unread, Repository] = {}
+    for each in (*first, *entries, *last):
+        # Who says it again, without a password, does not take that away.
+        found.setdefault(each.place, each)
+    return tuple(found.values())
