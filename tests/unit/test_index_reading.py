@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import pytest
 
-from lago_layered_provider import providers
+from lago_layered_provider import processes, providers
 from lago_layered_provider.core.catalog import Unread
 from lago_layered_provider.core.errors import (
     LayeredError, SignatureRefused, TemplateNotFound, TransferError,
 )
 from lago_layered_provider.core.index import Index, parse_index
 from lago_layered_provider.core.wanted import Wanted
-from lago_layered_provider.index_reading import fetch_index, try_again
+from lago_layered_provider.index_reading import (
+    INDEX_HINT, KEPT_TIMEOUT_SECONDS, fetch_index, try_again,
+)
 from lago_layered_provider.providers import Document
 from lago_layered_provider.publishing import documents
 from lago_layered_provider.publishing.linting import lint_repository
 from lago_layered_provider.repositories import ByPath
 from lago_layered_provider.settings import Settings
 from lago_layered_provider.sources import Sources
+from lago_layered_provider.store import Store
+from tests.unit.test_openpgp import ARMORED, BAD, GOOD
 
 #: Whether each index was read past the caches.
 READ: List[bool] = []
@@ -149,10 +154,16 @@ def test_a_list_has_what_can_be_read() -> None:
     assert unread[0].startswith(f'Repository dead could not be asked: {GONE}')
 
 
-@pytest.mark.parametrize('refused, seconds', [(True, 5), (False, 15.5)])
-def test_an_address_that_refuses_is_given_up_sooner(
-    refused: bool, seconds: float, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize('refused, wish, seconds', [
+    (True, None, 5), (False, None, 15.5),
+    # Whatever a server wishes, no command waits for hours.
+    (False, 1e9, 120), (True, 1e9, 5),
+])
+def test_a_small_request_is_given_up(
+    refused: bool, wish: Optional[float], seconds: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """An address that refuses, sooner."""
     slept: List[float] = []
     told: List[str] = []
     monkeypatch.setattr(time, 'sleep', slept.append)
@@ -160,13 +171,14 @@ def test_an_address_that_refuses_is_given_up_sooner(
 
     def ask() -> None:
         raise TransferError(
-            'http://a/', 'no', retryable=True, refused=refused
+            'http://a/', 'no', retryable=True, refused=refused,
+            retry_after=wish,
         )
 
     with pytest.raises(TransferError):
         try_again(ask, 5, lambda error, pause: told.append(pause))
     assert sum(slept) == seconds
-    assert told[0] == 'trying again in 0.5 s (1 of 5)'
+    assert told[0] == f'trying again in {slept[0]:.1f} s (1 of 5)'
     assert len(told) == len(slept)
 
 
@@ -237,3 +249,122 @@ def test_an_address_is_used_as_it_is_and_shown_without_secrets(
 def test_repositories_that_differ_in_their_query_are_two() -> None:
     urls = [f'http://host/index?repo={name}' for name in 'ab']
     assert len({ByPath(url).place for url in urls}) == 2
+
+
+URL = 'http://a/repo.metadata'
+TAG = '"one"'
+
+
+class Server:
+    """A server of an index, in memory, and what it was asked for.
+
+    Attributes:
+        failure: what it answers instead.
+        timeouts: of the requests.
+    """
+
+    def __init__(self) -> None:
+        self.failure: Optional[TransferError] = None
+        self.timeouts: List[float] = []
+
+    def read(
+        self, location: str, timeout: float = 0,
+        validator: Optional[str] = None, **_: Any,
+    ) -> Document:
+        self.timeouts.append(timeout)
+        if self.failure is not None:
+            raise self.failure
+        if location.endswith('.asc'):
+            return Document(ARMORED, None)
+        if validator == TAG:
+            return Document(None, TAG)
+        return Document(b'{"name": "lab"}', TAG)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    made = Server()
+    monkeypatch.setattr(providers, 'read_document', made.read)
+    return made
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(str(tmp_path / 'store'))
+    made.prepare()
+    return made
+
+
+def away(status: Optional[int] = None, **more: Any) -> TransferError:
+    return TransferError(URL, f'it says {status}', status=status, **more)
+
+
+@pytest.mark.parametrize('failure', [
+    None, away(), away(503, retryable=True)
+], ids=['not changed', 'away', '503'])
+def test_a_kept_index_counts_by_the_keys_of_today(
+    failure: Optional[TransferError], server: Server, store: Store,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:
+    says = [GOOD]
+    monkeypatch.setattr(processes, 'run', lambda *_, **__: says[-1])
+    (tmp_path / 'keys').write_bytes(b'keys')
+    settings = Settings(keyring=str(tmp_path / 'keys'), retries=0)
+    read = ByPath(URL).read
+    assert read(settings, pytest.fail, store).name == 'lab'
+    server.failure = failure
+    said: List[str] = []
+    assert read(settings, said.append, store).name == 'lab'
+    assert len(said) == (failure is not None)
+    says.append(BAD['revoked key'][0])
+    with pytest.raises(LayeredError) as caught:
+        read(settings, pytest.fail, store)
+    assert caught.value is failure or isinstance(
+        caught.value, SignatureRefused
+    ) and 'was revoked' in caught.value.message
+    with pytest.raises(SignatureRefused, match='was revoked'):
+        read(replace(settings, offline=True), pytest.fail, store)
+
+
+@pytest.mark.parametrize('failure', [
+    away(), away(500), away(502, retryable=True), away(429, retryable=True),
+], ids=['no answer', '500', '502', '429'])
+def test_a_server_in_trouble_is_done_without(
+    failure: TransferError, server: Server, store: Store
+) -> None:
+    read = ByPath(URL).read
+    read(Settings(), pytest.fail, store)
+    server.failure = failure
+    said: List[str] = []
+    assert read(Settings(retries=0), said.append, store).name == 'lab'
+    assert said == [
+        f'{failure.message}; using the index kept from the last time'
+    ]
+
+
+@pytest.mark.parametrize('status', [401, 403, 404])
+def test_an_answer_says_more_than_what_was_kept(
+    status: int, server: Server, store: Store
+) -> None:
+    read = ByPath(URL).read
+    read(Settings(), pytest.fail, store)
+    server.failure = away(status)
+    with pytest.raises(TransferError) as caught:
+        read(Settings(retries=0), pytest.fail, store)
+    assert caught.value is server.failure
+    assert caught.value.hint == INDEX_HINT
+
+
+@pytest.mark.parametrize('timeout', [1, KEPT_TIMEOUT_SECONDS + 50])
+def test_nobody_waits_long_for_what_can_be_done_without(
+    timeout: float, server: Server, store: Store
+) -> None:
+    settings = Settings(timeout=timeout)
+    read = ByPath(URL).read
+    read(settings, pytest.fail, store)
+    read(settings, pytest.fail, store)
+    server.failure = away(retryable=True)
+    read(settings, lambda text: None, store)
+    short = min(timeout, KEPT_TIMEOUT_SECONDS)
+    # And once is enough, then.
+    assert server.timeouts == [timeout, short, short]

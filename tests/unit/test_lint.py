@@ -26,6 +26,7 @@ from lago_layered_provider.core.qcow2 import (
     EXTENSION_BACKING_FORMAT, Extension, Qcow2Header,
 )
 from lago_layered_provider.core.resolve import MAX_CHAIN_DEPTH
+from lago_layered_provider.publishing.lint_sources import Source
 from tests.unit.strategies import (
     Forest, cyclic_forests, digest_of, documents, faulty_forests, forests,
 )
@@ -553,3 +554,29 @@ def test_every_danger_is_a_finding_of_its_own() -> None:
     seen = replace(LAYER_SEEN, header=replace(LAYER_HEADER, incompatible=7))
     found = list(judge_image(LAYER, seen, BASE, BASE_SEEN))
     assert len(found) == 3
+
+
+@pytest.mark.parametrize('url, status, times', [
+    # Nobody answers: the next of a thousand images would wait as long.
+    ('http://a/base', None, 1), ('http://a/base', 404, 3),
+    ('http://a/base', 503, 3), ('/a/base', None, 3),
+])
+def test_a_server_that_is_away_is_not_asked_for_each_image(
+    url: str, status: Optional[int], times: int
+) -> None:
+    asked: List[Image] = []
+
+    class Inspector:
+        def inspect(self, image: Image) -> Seen:
+            asked.append(image)
+            raise errors.TransferError(url, 'no', status=status)
+
+    inspector, provider = Inspector(), object()
+    source = Source('web', provider, inspector)  # type: ignore[arg-type]
+    seen = [source.inspect(image) for image in [BASE, LAYER, BASE]]
+    assert len(asked) == times
+    assert [one.trouble for one in seen] == [f'{url}: no'] * 3
+    finding = source.judge(seen)
+    assert finding is not None
+    assert finding.code == 'source-unreachable'
+    assert finding.message == f'source web, with 3 images: {url}: no'

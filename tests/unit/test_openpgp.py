@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
-from typing import List
+from pathlib import Path
+from typing import Any, List
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lago_layered_provider import gpg, processes
 from lago_layered_provider.core import openpgp
+from lago_layered_provider.core.errors import SignatureRefused
 from lago_layered_provider.core.openpgp import Verdict
 
 #: Made by gpg 2.2.40.
@@ -153,3 +156,23 @@ def test_one_good_one_is_enough_and_else_the_most_telling_counts() -> None:
         assert openpgp.most_telling(
             [verdicts[each] for each in [*others, name]]
         ) == verdicts[name]
+
+
+def test_only_so_many_signatures_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A program is started for each."""
+    started: List[Any] = []
+
+    def run(command: List[str], **_: Any) -> str:
+        started.append(command)
+        return BAD['bad'][0]
+
+    monkeypatch.setattr(processes, 'run', run)
+    (tmp_path / 'keys').write_bytes(b'keys')
+    for count in (32, 33):
+        packets = b''.join(packet(bytes([n]), 0) for n in range(count))
+        with pytest.raises(SignatureRefused) as caught:
+            gpg.check(b'{}', packets, str(tmp_path / 'keys'))
+        assert ('more than 32' in caught.value.message) == (count > 32)
+    assert len(started) == 32
