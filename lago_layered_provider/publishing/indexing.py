@@ -213,10 +213,19 @@ def write_index(
         # and one that expires is there to be made anew.
         body = render(max(int(time.time()), before.timestamp))
     replace_index(place, body, before.body, options.key)
-    # Who has just read the old index still finds what it names; the next
-    # run removes that.
+    remove_unlisted(place, before, new)
+
+
+def remove_unlisted(
+    place: Place, before: Before, new: Sequence[Image]
+) -> None:
+    """Remove what neither the old index names nor the new one.
+
+    Who has just read the old one still finds its files; the next run removes
+    them.
+    """
     place.remove_unlisted({
-        name for image in [*before.images.values(), *images.values()]
+        name for image in [*before.images.values(), *new]
         for name in files_of(image)
     })
 

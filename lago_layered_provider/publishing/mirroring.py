@@ -71,7 +71,9 @@ def mirror(
     with place.alone(
         settings.lock_timeout, lambda holder: warn(f'waiting for {holder}')
     ), disk_errors(place.root, 'What was fetched is kept; run it again.'):
-        return _Mirror(place, sources, key, progress, warn).run(chains)
+        return _Mirror(
+            place, sources, key, progress, warn, all_images=not wanted
+        ).run(chains)
 
 
 def _resolve(
@@ -110,8 +112,10 @@ class _Mirror:
 
     def __init__(
         self, place: Place, sources: Sources, key: Optional[str],
-        progress: Progress, warn: Callable[[str], None],
+        progress: Progress, warn: Callable[[str], None], *,
+        all_images: bool,
     ) -> None:
+        self._all_images = all_images
         self._place = place
         self._sources = sources
         self._key = key
@@ -147,10 +151,14 @@ class _Mirror:
         ]
         for image in images:
             self._place.write_sidecars(image)
+        if self._all_images:
+            # Of images that the origin has no more: nobody goes on with it.
+            self._place.remove_begun(FETCHING)
         if whole is None:
             indexing.write_index(self._place, options, before, images)
         else:
             indexing.write_verbatim(self._place, *whole)
+            indexing.remove_unlisted(self._place, before, images)
         return Copy(
             self._place.index, tuple(images), len(pairs) - len(images),
             sum(image.compressed_size or 0 for image in images),

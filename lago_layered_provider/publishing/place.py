@@ -116,9 +116,13 @@ class Place:
                     name for name in directories if not name.startswith('.')
                 ]
                 tree.sweep(parent)
+        self.remove_begun(_PART)
+
+    def remove_begun(self, ending: str) -> None:
+        """Remove published files that are not complete, by their ending."""
         for name in self._files():
             # An image may be called so, too, but is not hidden.
-            if re.search(r'/\.[^/]*\.part$', name):
+            if re.search(rf'/\.[^/]*{re.escape(ending)}$', name):
                 self._published.remove(self.path(name))
 
     def part(self, name: str) -> str:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
+import random
 import shutil
+import subprocess
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Set
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Set
 
 import pytest
 
+from lago_layered_provider.publishing import create, mirroring
+from lago_layered_provider.publishing.linting import lint_repository
+from lago_layered_provider.publishing.options import Options
+from lago_layered_provider.report import make_console
+from lago_layered_provider.report_progress import Progress, make_progress
+from lago_layered_provider.settings import Settings
 from tests.lab import (
     DiskImage, LagoSandbox, Nginx, Publisher, RudeServer, check_disks,
     image_requests, init_well, run,
@@ -18,6 +27,7 @@ from tests.lab.environments import kill
 from tests.lab.records import bytes_sent
 from tests.lab.running import until
 from tests.lab.signing import USER, Signing
+from tests.lab.steps import killed_at_steps, record
 from tests.lab.tool import Tool
 
 VMS = {'vm0': 'iscsi', 'vm1': 'other'}
@@ -385,3 +395,96 @@ def test_two_at_once(origin: RudeServer, tool: Tool, tmp_path: Path) -> None:
     assert [each.returncode for each in both] == [0, 0], outputs
     assert sorted(output.split()[0] for output in outputs) == ['0', '4']
     tool.run('lint', tmp_path / 'copy', '--deep')
+
+
+# A kill at each step
+
+class Changing:
+    """A repository that is made anew again and again, and a copy of it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / 'origin'
+        self.copy = root / 'copy'
+        self._count = 0
+
+    def publish(self) -> None:
+        """Publish other images; some under the names of those before."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        self.root.mkdir()
+        self._count += 1
+        for name in ('a', 'b', f'only{self._count}'):
+            data = random.Random(f'{name} {self._count}').randbytes(1 << 16)
+            (self.root / f'{name}.img').write_bytes(data)
+        create.publish(
+            str(self.root), Options('lab', version='v1', compression=None),
+            lock_timeout=0, progress=quiet(), warn=print,
+        )
+
+    def mirror(self) -> None:
+        """Bring the copy to its good end, in this process."""
+        mirroring.mirror(
+            str(self.root / 'repo.metadata'), str(self.copy), [], None,
+            Settings(), progress=quiet(), warn=print,
+        )
+
+    def check_visible(self) -> None:
+        """See that whatever the copy shows is whole."""
+        if (self.copy / 'repo.metadata').exists():
+            report = lint_repository(
+                str(self.copy / 'repo.metadata'), Settings(),
+                lambda done, total: None,
+            )
+            assert not report.failed, report
+
+    def check_files(self) -> None:
+        """See that nothing is there but what the index names."""
+        names = {'repo.metadata', 'published/.lock'}
+        for one in read_index(self.copy)['templates'].values():
+            for version in one['versions'].values():
+                names |= {
+                    version['handle'] + ending
+                    for ending in ('', '.metadata', '.hash')
+                }
+        assert names == {
+            str(path.relative_to(self.copy))
+            for path in self.copy.rglob('*') if path.is_file()
+        }
+        assert all(
+            any(path.iterdir()) for path in self.copy.rglob('*')
+            if path.is_dir()
+        )
+
+
+def quiet() -> Progress:
+    return make_progress('none', make_console(io.StringIO()))
+
+
+@pytest.mark.parametrize('first', [True, False])
+def test_killed_at_each_step(
+    first: bool, tool: Tool, tmp_path: Path
+) -> None:
+    """What is shown is whole; the next run leaves nothing over.
+
+    Args:
+        first: the first run for that copy, which has the origin's own index
+            then; later ones find other images under names that are taken.
+    """
+    lab = Changing(tmp_path)
+
+    def start(env: Mapping[str, str]) -> subprocess.Popen[str]:
+        lab.publish()
+        if first:
+            shutil.rmtree(lab.copy, ignore_errors=True)
+        return tool.popen('mirror', lab.root, lab.copy, env=env)
+
+    steps = record(start, tmp_path / 'steps')
+    for step in killed_at_steps(start, tmp_path / 'steps', steps, 10):
+        print(step)
+        lab.check_visible()
+        # Who comes next finds another origin.
+        lab.publish()
+        lab.mirror()
+        lab.check_visible()
+        # Files of the index before stay for those that have just read it.
+        lab.mirror()
+        lab.check_files()

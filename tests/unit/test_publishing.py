@@ -10,6 +10,7 @@ import pytest
 
 from lago_layered_provider.core import errors
 from lago_layered_provider.core.index import parse_index
+from lago_layered_provider.core.wanted import Wanted
 from lago_layered_provider.publishing import build_state, create, mirroring
 from lago_layered_provider.publishing.options import Options
 from lago_layered_provider.publishing.place import INDEX, Place
@@ -193,10 +194,14 @@ def origin(tmp_path: Path) -> Path:
     return root
 
 
-def copy(origin: Path, told: Optional[Told] = None) -> Told:
+def copy(
+    origin: Path, told: Optional[Told] = None, wanted: str = ''
+) -> Told:
+    """Mirror all images, or one of them."""
     told = told or Told()
     mirroring.mirror(
-        str(origin / INDEX), str(origin.parent / 'copy'), [], None,
+        str(origin / INDEX), str(origin.parent / 'copy'),
+        [Wanted(wanted)] if wanted else [], None,
         Settings(lock_timeout=0, patience=0), progress=told, warn=print,
     )
     return told
@@ -272,3 +277,41 @@ def test_there_must_be_room_for_what_is_not_here_yet(
     else:
         copy(origin, told)
         assert copied(origin) == CONTENT
+
+
+@pytest.mark.parametrize('left', [
+    'published/gone/v1.raw', 'published/gone/v1.raw.metadata',
+    'published/gone/v1.raw.hash', 'published/gone/.v1.raw.fetching',
+    'published/a/0123abcd/.v1.raw.fetching',
+])
+@pytest.mark.parametrize('verbatim', [True, False])
+def test_what_a_killed_run_has_left_of_what_the_origin_has_no_more_goes(
+    verbatim: bool, left: str, origin: Path
+) -> None:
+    if not verbatim:
+        # The copy has an image of its own.
+        (origin.parent / 'copy').mkdir()
+        (origin.parent / 'copy' / 'c.img').write_bytes(b'c' * 512)
+        publish(origin.parent / 'copy')
+    path = origin.parent / 'copy' / left
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b'left')
+    copy(origin)
+    assert not path.exists()
+    assert not (origin.parent / 'copy/published/gone').exists()
+    assert not (origin.parent / 'copy/published/a/0123abcd').exists()
+    known = dict(CONTENT) if verbatim else {**CONTENT, 'c': b'c' * 512}
+    assert shorts_of(origin.parent / 'copy') == {
+        f'{name}:v1': len(content) for name, content in known.items()
+    }
+
+
+def test_a_part_of_the_origin_leaves_what_is_begun_of_others(
+    origin: Path
+) -> None:
+    begun = part_of(origin, 'a')
+    begun.write_bytes(CONTENT['a'][:100])
+    copy(origin, wanted='b')
+    assert begun.read_bytes() == CONTENT['a'][:100]
+    assert copy(origin).advanced == 4096 - 100
+    assert copied(origin) == CONTENT
