@@ -79,9 +79,22 @@ def _load_yaml(text: str) -> Tuple[Any, Tuple[Doubled, ...]]:
             return None, ()
         checker = _Checker()
         checker.check(node)
-        return loader.construct_document(node), tuple(checker.doubled)
+        data = _separate(loader.construct_document(node))
+        return data, tuple(checker.doubled)
     finally:
         loader.dispose()
+
+
+def _separate(value: Any) -> Any:
+    """Return data without two places that are one, as aliases make them.
+
+    Lago writes into each VM what is of that VM alone, its name first.
+    """
+    if isinstance(value, dict):
+        return {key: _separate(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_separate(each) for each in value]
+    return value
 
 
 class _Loader(yaml.SafeLoader):

@@ -94,8 +94,25 @@ def test_merged_and_shared_prototypes() -> None:
     '''
     found, told = load(text)
     assert found == yaml.safe_load(text)
-    assert found['domains']['a']['based-on'] is found['big']
     assert told == []
+
+
+def test_no_vm_is_another_one() -> None:
+    """Lago writes the name of each into it, and the paths of its disks."""
+    found, _ = load('''
+    disk: &disk {template_name: a}
+    vm: &vm {memory: 1, disks: [*disk, *disk]}
+    domains: {a: *vm, b: *vm, c: {<<: *vm}}
+    ''')
+    for name, vm in found['domains'].items():
+        vm['name'] = name
+        for number, disk in enumerate(vm['disks']):
+            disk['path'] = f'{name}{number}'
+    assert {
+        vm['name']: [disk['path'] for disk in vm['disks']]
+        for vm in found['domains'].values()
+    } == {name: [f'{name}0', f'{name}1'] for name in 'abc'}
+    assert 'name' not in found['vm'] and 'path' not in found['disk']
 
 
 DOUBLED = {
