@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import pytest
 
 from lago_layered_provider import initlock, providers
-from lago_layered_provider.core.errors import TransferError
+from lago_layered_provider.core.errors import (
+    IndexFaults, NotAsLocked, TransferError,
+)
+from lago_layered_provider.core.model import Digest, ImageRef
+from lago_layered_provider.core.wanted import Pin, Wanted
 from lago_layered_provider.environment import Environment, read_environment
 from lago_layered_provider.providers import Document
 from lago_layered_provider.repositories import (
@@ -18,6 +23,7 @@ from lago_layered_provider.repositories import (
 from lago_layered_provider.repository import TemplateRepository
 from lago_layered_provider.settings import Settings
 from lago_layered_provider.store import Store
+from tests.unit.test_store import BASE_BYTES, make_qcow2, make_record, put
 
 LAB = 'http://me:SECRET@lab.invalid/repo.metadata?sig=SECRET'
 OTHER = 'http://me:SECRET@other.invalid/repo.metadata'
@@ -36,8 +42,11 @@ INDEX = json.dumps({
 def asked(monkeypatch: pytest.MonkeyPatch) -> List[str]:
     """Return which indexes were asked for; lab.invalid has one."""
     found: List[str] = []
+    read_document = providers.read_document
 
-    def read(location: str, **_: Any) -> Document:
+    def read(location: str, **more: Any) -> Document:
+        if '://' not in location:
+            return read_document(location, **more)
         found.append(location)
         if 'lab.invalid' not in location:
             raise TransferError(location, 'nobody is there')
@@ -155,3 +164,94 @@ def test_a_password_that_was_given_is_used(
     found.repository.sources().find(found.disks[0].wanted)
     assert asked == [LAB]
     assert found.saved_repositories() == [{'path': plain}]
+
+
+# The lock
+
+def find_newest(
+    tmp_path: Path, wanted: Wanted = Wanted('base'), **entry: Any
+) -> Pin:
+    """Return what is locked of an index in a file, and of a store."""
+    document = json.loads(INDEX)
+    document['sources']['web'] = {'type': 'file', 'args': {'root': '.'}}
+    versions = document['templates']['base']['versions']
+    versions['v1'].update(entry)
+    versions['v1'] = {
+        key: value for key, value in versions['v1'].items()
+        if value is not ...
+    }
+    (tmp_path / 'index').write_text(json.dumps(document))
+    store = Store(str(tmp_path / 'store'))
+    found = read_init(tmp_path, [{'path': str(tmp_path / 'index')}])
+    [pin] = initlock.find_newest(
+        found, wanted, store, found.repository.sources(store)
+    )
+    assert pin.location in ('', str(tmp_path / 'index'))
+    return pin
+
+
+def test_what_an_init_file_wants_and_its_lock_has_not(
+    tmp_path: Path
+) -> None:
+    init_file = str(tmp_path / 'LagoInitFile')
+    found = read_init(tmp_path, [{'path': LAB}])
+    for path in (init_file, None):
+        with pytest.raises(IndexFaults, match='no such file') as caught:
+            initlock.hold(found, path)
+        assert caught.value.hint == initlock.MAKE_HINT
+    initlock.write_lock(init_file, {})
+    with pytest.raises(NotAsLocked, match='base is not in it'):
+        initlock.hold(found, init_file)
+
+
+def test_a_digest_that_no_index_tells(tmp_path: Path) -> None:
+    """A file beside the image tells it, else the image in the store."""
+    with pytest.raises(IndexFaults, match='base:v1 cannot be locked'):
+        find_newest(tmp_path, sha256=...)
+    store = Store(str(tmp_path / 'store'))
+    store.prepare()
+    put(store, 'lab:base:v1', BASE_BYTES)
+    assert set(find_newest(tmp_path, sha256=...).digests) == set(
+        make_record(BASE_BYTES).digests
+    )
+    (tmp_path / 'base.hash').write_text('1' * 40)
+    assert find_newest(tmp_path, sha256=...).digests == (
+        Digest('sha1', '1' * 40),
+    )
+
+
+@pytest.mark.parametrize('mark', [True, False])
+def test_an_image_that_only_the_store_has(mark: bool, tmp_path: Path) -> None:
+    """The mark of one that was published again is not of its version."""
+    digest = make_record(BASE_BYTES).digests[-1]
+    added = digest.value[:8] if mark else '12345678'
+    store = Store(str(tmp_path / 'store'))
+    store.prepare()
+    put(store, f'lab:gone:v1+{added}', BASE_BYTES)
+    pin = find_newest(tmp_path, Wanted('gone', digest=digest))
+    assert pin.location == ''
+    assert pin.ref.short == ('gone:v1' if mark else 'gone:v1+12345678')
+    assert digest in pin.digests
+
+
+# Files of its own
+
+def test_what_a_file_of_a_disk_stands_on(tmp_path: Path) -> None:
+    path = tmp_path / 'top.qcow2'
+    path.write_bytes(make_qcow2('./base:v1', 'qcow2'))
+    found = read_init(tmp_path, [{'path': LAB}], disk={
+        'template_type': 'qcow2', 'path': str(path), 'template-repo': LAB,
+    })
+    [parent] = found.parents
+    # It comes from where the disk says.
+    assert str(parent.wanted) == f'{ByPath(LAB).location}/base:v1'
+    store = Store(str(tmp_path / 'store'))
+    assert found.wanted(store) == [parent.wanted]
+    here = replace(found, parents=(replace(parent, is_here=True),))
+    assert here.wanted(store) == []
+    # Its base alone does not tell the chain that a lock has.
+    pins = (Pin(
+        ImageRef('lab', 'base', 'v1'), make_record(BASE_BYTES).digests
+    ),)
+    held = replace(here, pins={parent.wanted: pins})
+    assert held.wanted(store) == [replace(parent.wanted, pins=pins)]

@@ -23,7 +23,7 @@ from lago_layered_provider.index_reading import (
 from lago_layered_provider.providers import Document
 from lago_layered_provider.publishing import documents
 from lago_layered_provider.publishing.linting import lint_repository
-from lago_layered_provider.repositories import ByPath
+from lago_layered_provider.repositories import ByName, ByPath
 from lago_layered_provider.settings import Settings
 from lago_layered_provider.sources import Sources
 from lago_layered_provider.store import Store
@@ -260,25 +260,32 @@ class Server:
 
     Attributes:
         failure: what it answers instead.
-        timeouts: of the requests.
+        timeouts, validators: of the requests for the index.
     """
 
     def __init__(self) -> None:
         self.failure: Optional[TransferError] = None
         self.timeouts: List[float] = []
+        self.validators: List[Optional[str]] = []
+        self.publish()
+
+    def publish(self, tag: str = TAG, **values: Any) -> None:
+        self._tag = tag
+        self._body = json.dumps({'name': 'lab', **values}).encode()
 
     def read(
         self, location: str, timeout: float = 0,
         validator: Optional[str] = None, **_: Any,
     ) -> Document:
-        self.timeouts.append(timeout)
-        if self.failure is not None:
-            raise self.failure
         if location.endswith('.asc'):
             return Document(ARMORED, None)
-        if validator == TAG:
-            return Document(None, TAG)
-        return Document(b'{"name": "lab"}', TAG)
+        self.timeouts.append(timeout)
+        self.validators.append(validator)
+        if self.failure is not None:
+            raise self.failure
+        if validator == self._tag:
+            return Document(None, validator)
+        return Document(self._body, self._tag)
 
 
 @pytest.fixture
@@ -295,6 +302,14 @@ def store(tmp_path: Path) -> Store:
     return made
 
 
+@pytest.fixture
+def signed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
+    """Return settings with a keyring; all signatures are good."""
+    monkeypatch.setattr(processes, 'run', lambda *_, **__: GOOD)
+    (tmp_path / 'keys').write_bytes(b'keys')
+    return Settings(keyring=str(tmp_path / 'keys'), retries=0)
+
+
 def away(status: Optional[int] = None, **more: Any) -> TransferError:
     return TransferError(URL, f'it says {status}', status=status, **more)
 
@@ -304,26 +319,23 @@ def away(status: Optional[int] = None, **more: Any) -> TransferError:
 ], ids=['not changed', 'away', '503'])
 def test_a_kept_index_counts_by_the_keys_of_today(
     failure: Optional[TransferError], server: Server, store: Store,
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    signed: Settings, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    says = [GOOD]
-    monkeypatch.setattr(processes, 'run', lambda *_, **__: says[-1])
-    (tmp_path / 'keys').write_bytes(b'keys')
-    settings = Settings(keyring=str(tmp_path / 'keys'), retries=0)
     read = ByPath(URL).read
-    assert read(settings, pytest.fail, store).name == 'lab'
+    assert read(signed, pytest.fail, store).name == 'lab'
     server.failure = failure
     said: List[str] = []
-    assert read(settings, said.append, store).name == 'lab'
+    assert read(signed, said.append, store).name == 'lab'
     assert len(said) == (failure is not None)
-    says.append(BAD['revoked key'][0])
+    revoked = BAD['revoked key'][0]
+    monkeypatch.setattr(processes, 'run', lambda *_, **__: revoked)
     with pytest.raises(LayeredError) as caught:
-        read(settings, pytest.fail, store)
+        read(signed, pytest.fail, store)
     assert caught.value is failure or isinstance(
         caught.value, SignatureRefused
     ) and 'was revoked' in caught.value.message
     with pytest.raises(SignatureRefused, match='was revoked'):
-        read(replace(settings, offline=True), pytest.fail, store)
+        read(replace(signed, offline=True), pytest.fail, store)
 
 
 @pytest.mark.parametrize('failure', [
@@ -368,3 +380,130 @@ def test_nobody_waits_long_for_what_can_be_done_without(
     short = min(timeout, KEPT_TIMEOUT_SECONDS)
     # And once is enough, then.
     assert server.timeouts == [timeout, short, short]
+
+
+def test_a_kept_index_counts_until_it_expires(
+    server: Server, store: Store, signed: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, 'time', lambda: now)
+    server.publish(expires=2000)
+    read = ByPath(URL).read
+    assert read(signed, pytest.fail, store).expires == 2000
+    now = 2000
+    assert read(signed, pytest.fail, store).expires == 2000
+    assert server.validators == [None, TAG]
+    now = 2001
+    # It is asked for as if none was kept: the same one counts no more.
+    for settings in signed, replace(signed, offline=True):
+        with pytest.raises(SignatureRefused, match='it has expired'):
+            read(settings, pytest.fail, store)
+    server.failure = away()
+    with pytest.raises(TransferError) as caught:
+        read(signed, pytest.fail, store)
+    assert caught.value is server.failure
+    server.failure = None
+    server.publish(expires=3000)
+    assert read(signed, pytest.fail, store).expires == 3000
+    assert server.validators[2:] == [None] * 3
+    # Without a keyring nobody has promised anything.
+    now = 4000
+    assert read(Settings(), pytest.fail, store).expires == 3000
+
+
+@pytest.mark.parametrize('timestamp, age, counts', [
+    (500, 86400, True), (500, 86401, False), (None, 86400, True),
+    (None, 86401, False),
+])
+def test_the_age_of_an_index_that_does_not_say_when_it_expires(
+    timestamp: Optional[float], age: float, counts: bool, server: Server,
+    signed: Settings, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(time, 'time', lambda: (timestamp or 0) + age)
+    server.publish(timestamp=timestamp)
+    aged = replace(signed, max_index_age=1)
+    assert ByPath(URL).read(signed, pytest.fail).name == 'lab'
+    if counts:
+        assert ByPath(URL).read(aged, pytest.fail).name == 'lab'
+        return
+    with pytest.raises(SignatureRefused, match='it has expired'):
+        ByPath(URL).read(aged, pytest.fail)
+
+
+@pytest.mark.parametrize('timestamp, older', [
+    (100, False), (101, False), (99, True), (None, True),
+])
+def test_a_signed_index_is_never_set_back(
+    timestamp: Optional[float], older: bool, server: Server, store: Store,
+    signed: Settings,
+) -> None:
+    read = ByPath(URL).read
+    server.publish(timestamp=100)
+    read(signed, pytest.fail, store)
+    server.publish('"two"', timestamp=timestamp)
+    if not older:
+        assert read(signed, pytest.fail, store).timestamp == timestamp
+        return
+    for _ in range(2):  # nor is it kept
+        with pytest.raises(SignatureRefused, match='older than the one'):
+            read(signed, pytest.fail, store)
+    # Without a keyring it may be.
+    read(Settings(), pytest.fail, store)
+
+
+def test_what_is_only_looked_at_is_not_kept(
+    server: Server, store: Store
+) -> None:
+    ByPath(URL).read(Settings(), pytest.fail, store, keep=False)
+    assert store.kept_index(URL) is None
+    ByPath(URL).read(Settings(), pytest.fail, store)
+    kept = store.kept_index(URL)
+    assert kept is not None and kept.validator == TAG
+
+
+def test_an_index_found_by_its_name_is_signed(
+    signed: Settings, tmp_path: Path
+) -> None:
+    repos = tmp_path / 'repos'
+    repos.mkdir()
+    (repos / 'a.json').write_text('[')
+    (repos / 'b.json').write_text('{"name": "lab"}')
+    lab, other = (ByName(name, str(repos)) for name in ('lab', 'other'))
+    assert lab.read(Settings(), pytest.fail).name == 'lab'
+    assert lab.is_there(signed) and not other.is_there(signed)
+    with pytest.raises(SignatureRefused, match='b.json: .* not signed'):
+        lab.read(signed, pytest.fail)
+    (repos / 'b.json.asc').write_bytes(ARMORED)
+    assert lab.read(signed, pytest.fail).name == 'lab'
+    with pytest.raises(TemplateNotFound, match='there are: lab\n'):
+        other.read(signed, pytest.fail)
+
+
+@pytest.mark.parametrize('written, origin', [
+    ('http://a/repo.metadata\n', 'http://a/repo.metadata'),
+    ('/mnt/repo.metadata', '/mnt/repo.metadata'),
+    # As browsers keep them.
+    ('[InternetShortcut]\nURL=http://a/', ''), ('', ''), (None, ''),
+])
+def test_where_an_added_index_is_from(
+    written: Optional[str], origin: str, tmp_path: Path
+) -> None:
+    (tmp_path / 'lab.json').write_text('{"name": "lab"}')
+    if written is not None:
+        (tmp_path / 'lab.url').write_text(written)
+    found = ByPath(str(tmp_path / 'lab.json')).read(Settings(), pytest.fail)
+    assert (found.origin, found.clone) == (origin, '')
+    assert found.roots(()) == (() if '://' in origin else None)
+
+
+def test_an_index_in_a_clone_may_use_the_clone(tmp_path: Path) -> None:
+    (tmp_path / 'clone' / '.git').mkdir(parents=True)
+    (tmp_path / 'clone' / 'sub').mkdir()
+    path = tmp_path / 'clone' / 'sub' / 'lab.json'
+    path.write_text('{"name": "lab"}')
+    read = ByPath(str(path)).read
+    assert read(Settings(), pytest.fail).roots(()) is None
+    (tmp_path / 'clone' / '.git' / 'lago-url').write_text('git://a')
+    clone = str((tmp_path / 'clone').resolve())
+    assert read(Settings(), pytest.fail).roots(()) == (clone,)

@@ -293,6 +293,24 @@ def test_differences(
             assert image.digest == each.digests[0]
 
 
+def test_a_stronger_digest_of_the_index_proves_nothing() -> None:
+    """Only what was locked does: the index may be of another image by now."""
+    weak = replace(BASE, digests=(Digest('sha1', '1' * 40),))
+    [chain] = find_pinned(catalog(), [(weak,)], [0]).chains
+    assert chain.top.digests == weak.digests
+    # Beside one that was locked it is of the same image.
+    known = catalog(base={'sha1': '1' * 40})
+    [chain] = find_pinned(known, [(weak,)], [0]).chains
+    assert set(chain.top.digests) == {*weak.digests, *BASE.digests}
+
+
+def test_a_present_base_is_called_as_its_index_calls_it() -> None:
+    """Headers of layers name the file that the index has."""
+    found = find(catalog(base={'handle': 'old/name.qcow2'}), 1)
+    assert found.chains[0].images[0].handle == 'old/name.qcow2'
+    assert found.chains[0].images[0].digests == BASE.digests
+
+
 def test_a_base_that_is_gone_but_present() -> None:
     found = find(catalog(nfs=None), 2)
     assert found.differences == ()

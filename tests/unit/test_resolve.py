@@ -163,6 +163,14 @@ CHAINS: Dict[str, Tuple[Graph, str, str]] = {
         },
         'b:v1', 'a:v2 b:v1',
     ),
+    'layer: of the same age': (
+        {
+            'a:v1': {'handle': '1/el7', 'base': None, 'timestamp': 5},
+            'a:v2': {'handle': '2/el7', 'base': None, 'timestamp': 6},
+            'b:v1': {'base': 'layer:el7', 'timestamp': 5},
+        },
+        'b:v1', 'a:v1 b:v1',
+    ),
     'layer: a faulty neighbour has the same file name': (
         {
             'a:v1': {'handle': '1/el7', 'base': None},
@@ -306,6 +314,10 @@ ERRORS: Dict[
     ),
     'on itself, version left out': (
         {'a:v1': 'a'}, 'a:v1', errors.ChainCycle, ['a:v1 -> a:v1'],
+    ),
+    'on itself, version left out; another one has a file of that name': (
+        {'x:v1': {'handle': '1/a', 'base': None}, 'a:v1': 'a'}, 'a:v1',
+        errors.ChainCycle, ['a:v1 -> a:v1'],
     ),
     'on itself, by file': (
         {'a:v1': 'layer:a-v1.qcow2'}, 'a:v1', errors.ChainCycle,
