@@ -507,3 +507,17 @@ def test_an_index_in_a_clone_may_use_the_clone(tmp_path: Path) -> None:
     (tmp_path / 'clone' / '.git' / 'lago-url').write_text('git://a')
     clone = str((tmp_path / 'clone').resolve())
     assert read(Settings(), pytest.fail).roots(()) == (clone,)
+
+
+def test_an_index_in_a_file_that_has_changed(
+    store: Store, tmp_path: Path
+) -> None:
+    path = tmp_path / 'index'
+    names = []
+    for name in ('lab', 'lab', 'office'):
+        if name not in names:
+            path.write_text(json.dumps({'name': name}))
+        names.append(ByPath(str(path)).read(
+            Settings(), pytest.fail, store
+        ).name)
+    assert names == ['lab', 'lab', 'office']

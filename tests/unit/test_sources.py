@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import pytest
 
 from lago_layered_provider.core.errors import LayeredError
 from lago_layered_provider.core.model import Image
 from lago_layered_provider.core.wanted import Wanted
+from lago_layered_provider.providers.http import HttpProvider
 from lago_layered_provider.repositories import ByPath
 from lago_layered_provider.settings import Settings
 from lago_layered_provider.sources import Sources
+from lago_layered_provider.transfer.ports import Mirrors
 
 ENTRY = {
     'source': 'here', 'handle': 'base.qcow2', 'timestamp': 1, 'base': None,
@@ -85,3 +87,42 @@ def test_an_image_with_neither_digest_nor_compression_has_a_provider(
     provider = sources.provider(image)
     assert provider.locate(image.handle) == str(tmp_path / 'base')
     assert said == []
+
+
+@pytest.mark.parametrize('digest, alone', [('ab' * 32, False), (None, True)])
+def test_without_a_digest_all_of_an_image_comes_from_one_place(
+    digest: Optional[str], alone: bool, tmp_path: Path
+) -> None:
+    """Nothing would tell a mixture of two files."""
+    sources, image, _ = open_source(
+        tmp_path, {**ENTRY, 'sha256': digest}, type='file',
+        args={'root': '.'}, mirrors=['http://127.0.0.1:9/'],
+    )
+    provider = sources.provider(image)
+    assert isinstance(provider, Mirrors)
+    assert provider.is_alone(image.file) is alone
+
+
+def test_servers_are_asked_as_the_settings_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And past the caches, once an image was not what they said."""
+    asked_anew: List[HttpProvider] = []
+    monkeypatch.setattr(
+        HttpProvider, 'avoid_caches', lambda place: asked_anew.append(place)
+    )
+    url = 'http://127.0.0.1:9/'
+    _, image, _ = open_source(
+        tmp_path, type='http', args={'baseurl': url}, mirrors=[f'{url}2/'],
+    )
+    sources = Sources(
+        [ByPath(image.location)], Settings(timeout=7), pytest.fail
+    )
+    sources.find(Wanted('base'))
+    provider: Any = sources.provider(image)
+    assert [place.timeout for place in provider._places] == [7, 7]
+    assert asked_anew == []
+    sources.renew()
+    sources.find(Wanted('base'))
+    anew: Any = sources.provider(image)
+    assert asked_anew == list(anew._places)
