@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import random
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Type
 
 import pytest
 
 from lago_layered_provider.core import errors
-from lago_layered_provider.core.model import ImageRef
+from lago_layered_provider.core.model import Digest, ImageRef
 from lago_layered_provider.core.plan import Layer, Plan, Room, State
 from lago_layered_provider.store import Store
 from lago_layered_provider.tools import threads
@@ -24,6 +25,7 @@ from lago_layered_provider.transfer.jobs import Jobs
 from tests.unit.test_block_receiver import (
     File, Origin, Stream, Told, make_file,
 )
+from tests.unit.test_store import CLUSTER, make_qcow2
 
 LIMITS = Limits(
     jobs=2, connections=2, blocks=2, patience=0, lock_timeout=10,
@@ -357,3 +359,115 @@ def test_a_thread_that_is_lost_ends_the_transfer(
     monkeypatch.setattr(subject, method, run_out_of_memory)
     with pytest.raises(errors.NotEnoughMemory, match='repo:a:v1: not enough'):
         fetch(store, Ends(), 'a', compression=compression)
+
+
+def qcow2_file() -> File:
+    """Return an image of qcow2, in a plain file."""
+    content = make_qcow2(body=bytes(CLUSTER))
+    file = make_file(None, [content])
+    return replace(file, image=replace(
+        file.image, ref=ImageRef('repo', 'a', 'v1'), handle='a',
+        format='qcow2', virtual_size=2**20, compressed_size=None,
+    ))
+
+
+def test_tables_are_checked_before_an_image_is_visible(store: Store) -> None:
+    file = qcow2_file()
+    checked: List[Tuple[str, bool]] = []
+
+    def check(path: str, fmt: str) -> None:
+        assert Path(path).read_bytes() == file.content
+        checked.append((fmt, store.find('repo:a:v1') is None))
+
+    carry_out(
+        plan_of({'a': file}, store), {'repo:a:v1': Origin(file.data)}, store,
+        limits=LIMITS, progress=Ends(), check=check,
+    )
+    assert checked == [('qcow2', True)]
+    stored = store.find('repo:a:v1')
+    assert stored is not None
+    # What the index says, and the sha1 that a plain Lago wants.
+    assert {*stored.digests} == {*file.image.digests, Digest(
+        'sha1', hashlib.sha1(file.content).hexdigest()
+    )}
+
+
+@pytest.mark.parametrize('status, kind', [
+    (2, errors.UnsafeImage), (None, errors.ToolError),
+])
+def test_tables_that_are_damaged(
+    status: Optional[int], kind: Type[errors.LayeredError], store: Store
+) -> None:
+    """A tool that is missing says nothing of the image."""
+    def check(path: str, fmt: str) -> None:
+        raise errors.ToolError(['qemu-img'], status=status, stderr='broken')
+
+    file = qcow2_file()
+    with pytest.raises(errors.LayeredError, match='broken') as caught:
+        carry_out(
+            plan_of({'a': file}, store), {'repo:a:v1': Origin(file.data)},
+            store, limits=LIMITS, progress=Ends(), check=check,
+        )
+    assert type(caught.value) is kind
+    assert store.find('repo:a:v1') is None
+
+
+class Watched(Store):
+    """A store that tells in which order what was staged, and how."""
+
+    staged: List[Tuple[str, int]] = []
+
+    @contextlib.contextmanager
+    def stage(self, name: str, **options: Any) -> Iterator[Any]:
+        self.staged.append((name, options['keep_free']))
+        with super().stage(name, **options) as stage:
+            yield stage
+
+
+def test_the_largest_comes_first_and_leaves_the_reserve(
+    store: Store
+) -> None:
+    files = {name: raw_file(name) for name in 'abc'}
+    watched = Watched(store.root)
+    watched.staged = []
+    made = plan_of(files, store)
+    sizes = {'a': 1000, 'b': 5000, 'c': 3000}
+    carry_out(
+        replace(made, reserve=100, temporary=20, layers=tuple(
+            replace(layer, fetch=sizes[layer.name.split(':')[1]])
+            for layer in made.layers
+        )),
+        {f'repo:{name}:v1': Origin(file.data) for name, file in files.items()},
+        watched, limits=replace(LIMITS, jobs=1), progress=Ends(), check=trust,
+    )
+    assert watched.staged == [
+        (f'repo:{name}:v1', 120) for name in 'bca'
+    ]
+
+
+class Apart(Origin):
+    """A source whose bytes must not be joined."""
+
+    def tell(self, text: str) -> None:
+        raise AssertionError(text)
+
+    def is_alone(self, path: str) -> bool:
+        return True
+
+    def reject(self, path: str, old: bool) -> bool:
+        return False
+
+
+@pytest.mark.parametrize('kind, requests', [(Apart, 1), (Origin, 2)])
+def test_what_must_not_be_joined_comes_in_one_go(
+    kind: Type[Origin], requests: int, store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mapping, 'SMALL_BYTES', 1)
+    file = raw_file('a', 'xz')
+    origin = kind(file.data)
+    carry_out(
+        plan_of({'a': file}, store), {'repo:a:v1': origin}, store,
+        limits=LIMITS, progress=Ends(), check=trust,
+    )
+    assert min(len(origin.opened), 2) == requests

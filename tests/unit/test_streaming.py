@@ -6,7 +6,8 @@ The sources are in memory, the store is a real one.
 from __future__ import annotations
 
 import random
-from typing import List, Optional, Tuple
+from dataclasses import replace
+from typing import Any, List, Optional, Tuple
 
 import pytest
 
@@ -48,17 +49,23 @@ def parts() -> List[bytes]:
 
 
 def receive(
-    store: Store, kind: Optional[str], provider: Provider, told: Told
+    store: Store, kind: Optional[str], provider: Provider, told: Told,
+    **changes: Any
 ) -> int:
-    """Receive an image; return the size of its file."""
+    """Receive an image; return the size of its file.
+
+    Args:
+        changes: what its index says else.
+    """
     file = make_file(kind, parts())
+    image = replace(file.image, **changes)
     shared = Shared(1, 30, told, BlockRoom(4))
     connections = Connections(1, [])
     try:
         with store.stage(NAME, identity='it') as stage:
             assert stage is not None
             Streaming(
-                NAME, file.image, provider, shared, connections
+                NAME, image, provider, shared, connections
             ).receive(stage)
     finally:
         connections.close()
@@ -130,3 +137,19 @@ def test_another_size_means_another_file(
     with pytest.raises(SizeMismatch):
         receive(store, 'xz', Mirrored([origin], told.note), told)
     assert len(origin.opened) == asked
+
+
+@pytest.mark.parametrize('size', [1000, 399_999, 400_001])
+@pytest.mark.parametrize('kind', KINDS)
+def test_an_image_is_as_large_as_announced(
+    kind: Optional[str], size: int, store: Store
+) -> None:
+    """Also without a digest; and no more than that is ever written."""
+    told = Told()
+    origin = Origin(make_file(kind, parts()).data)
+    with pytest.raises(SizeMismatch, match=f'expected {size} bytes'):
+        receive(
+            store, kind, Mirrored([origin], told.note), told, size=size,
+            digests=(),
+        )
+    assert len(staged_bytes(store)) <= size
