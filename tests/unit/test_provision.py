@@ -197,3 +197,19 @@ def test_there_is_no_new_plan_for_the_same_image(
         lab.provide(store)
     assert store.staged == [NAME]
     assert lab.said == []
+
+
+def test_without_a_network_only_files_are_fetched(lab: Lab) -> None:
+    index = lab.root / 'repo.metadata'
+    document = json.loads(index.read_text())
+    document['sources']['here'] = {
+        'type': 'http', 'args': {'baseurl': 'http://127.0.0.1:9/'},
+    }
+    index.write_text(json.dumps(document))
+    store = Acting(lab.store_root)
+    with pytest.raises(errors.Offline, match=NAME):
+        lab.provide(store, offline=True)
+    assert store.staged == []
+    lab.publish(one=b'1' * 4096)
+    lab.provide(store, offline=True)
+    assert lab.content() == b'1' * 4096
