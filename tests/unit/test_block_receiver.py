@@ -705,6 +705,26 @@ def test_the_reason_is_raised_whoever_is_stopped_by_it(
         Receiving(store, file, Expiring(file.data, begun)).run()
 
 
+def test_a_block_makes_no_more_than_it_says(store: Store) -> None:
+    """Else a small file would fill the disk, or overwrite its neighbours."""
+    file = make_file('zst', [bytes(1000), bytes(1000)])
+    frames = [
+        zstd_module().compress(bytes(size)) for size in (1000, 4_000_000)
+    ]
+    data = b''.join(frames) + zstd.make_seek_table([
+        (len(frame), 1000) for frame in frames
+    ])
+    found = read_map('zst', data, len(data))
+    assert isinstance(found, BlockMap)
+    file = replace(
+        file, data=data, found=found,
+        image=replace(file.image, compressed_size=len(data)),
+    )
+    with pytest.raises(LayeredError, match='makes more than 1000 bytes'):
+        Receiving(store, file, Origin(data)).run()
+    assert len(staged_bytes(store)) <= 2000
+
+
 @pytest.mark.parametrize('compression', [*BLOCKS, *IN_ORDER])
 def test_a_damaged_block_ends_it(
     compression: Optional[str], store: Store
