@@ -1,11 +1,15 @@
-"""What the headers of an HTTP answer mean."""
+"""What the status and the headers of an HTTP answer mean."""
 
 from __future__ import annotations
 
 from typing import Dict, Optional, Tuple
 
 import pytest
+import requests
+from urllib3 import HTTPResponse
 
+from lago_layered_provider.core.errors import TransferError
+from lago_layered_provider.providers.http_errors import refuse
 from lago_layered_provider.providers.http_headers import (
     find_coding, find_validator, may_be_same, parse_range, parse_retry_after,
 )
@@ -87,3 +91,23 @@ def test_a_coding_that_the_server_has_put_on(
     path: str, coding: str, found: str
 ) -> None:
     assert find_coding(path, {'Content-Encoding': coding}) == found
+
+
+@pytest.mark.parametrize('status, told, retryable', [
+    (404, 404, False), (403, 403, False), (501, 501, False),
+    # Gone is as missing as not found.
+    (410, 404, False),
+    (500, 500, True), (503, 503, True), (429, 429, True), (408, 408, True),
+])
+def test_an_answer_that_is_an_error(
+    status: int, told: int, retryable: bool
+) -> None:
+    response = requests.Response()
+    response.status_code = status
+    response.headers['Retry-After'] = '7'
+    response.raw = HTTPResponse(body=b'sorry', status=status)
+    with pytest.raises(TransferError, match=f'HTTP {status} ') as caught:
+        refuse('http://a/', response)
+    error = caught.value
+    assert (error.status, error.retryable) == (told, retryable)
+    assert error.retry_after == 7
