@@ -341,6 +341,18 @@ def test_full_disk_is_an_error_of_its_own(error: OSError) -> None:
             raise error
 
 
+@pytest.mark.parametrize('number', [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_who_only_reads_does_not_hear_of_writing(number: int) -> None:
+    error = OSError(number, os.strerror(number))
+    with pytest.raises(errors.StoreNotWritable):
+        with files.disk_errors('/'):
+            raise error
+    with pytest.raises(errors.StoreError) as caught:
+        with files.disk_errors('/', reading=True):
+            raise error
+    assert type(caught.value) is errors.StoreError
+
+
 @pytest.mark.parametrize('error', [*FULL, *(
     errors.ToolError(['qemu-img'], status=1, stderr=f'a: {error.strerror}\n')
     for error in FULL

@@ -134,6 +134,15 @@ def test_how_far_sums_can_be_trusted(
     assert f'  to keep    {keep}' in lines
 
 
+def test_a_long_name_does_not_move_the_columns_of_others() -> None:
+    lines = log(report.print_plan, make_plan(
+        make_layer('a'), make_layer('b' * 90)
+    ))
+    assert lines[0].index('FETCH') < 80
+    assert lines[1].index('10.0 MiB') < 60
+    assert lines[2].startswith(f'lab:{"b" * 90}:v1  ')
+
+
 def test_a_plan_that_does_not_fit() -> None:
     lines = log(report.print_plan, make_plan(make_layer('a'), free=10 * MIB))
     assert lines[-2:] == ['  room left  none, 20.0 MiB short', '']
@@ -440,6 +449,15 @@ def test_no_cell_of_a_table_is_lost(
 
 def _table(rows: Any, console: report.Screen) -> None:
     report_tables.print_table(COLUMNS, rows, console, right=['SIZE'])
+
+
+def test_in_a_log_a_row_is_a_line_however_long() -> None:
+    rows = [('a' * 90, '1', 'b' * 90), ('c', '22', 'd')]
+    assert log(_table, rows) == [
+        f'NAME{" " * 86}  SIZE  NOTE',
+        f'{"a" * 90}     1  {"b" * 90}',
+        f'c{" " * 89}    22  d',
+    ]
 
 
 @pytest.mark.parametrize('timestamp, text', [
