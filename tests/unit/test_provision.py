@@ -140,6 +140,32 @@ def test_others_know_what_a_transfer_still_needs(lab: Lab) -> None:
     assert needs == [4096, 0, 0]
 
 
+def test_what_an_earlier_run_has_left_counts_once(lab: Lab) -> None:
+    content = b'1' * 4096 + b'2' * 8192
+    lab.publish(one=content)
+    store = Store(lab.store_root)
+    store.prepare()
+    index = ByPath(str(lab.root / 'repo.metadata')).read(
+        Settings(), pytest.fail
+    )
+    identity = index.image('a', 'v1').identity
+    with store.stage(NAME, identity=identity) as stage:
+        assert stage is not None
+        stage.reset()
+        stage.write(content[:4096])
+        stage.checkpoint(4096, 4096, None)
+    left = store.partial(NAME, identity=identity)
+    assert left is not None
+    needs: List[int] = []
+
+    def look() -> None:
+        needs.append(Store(lab.store_root).room({}).reserved)
+
+    lab.provide(Acting(lab.store_root, meanwhile=look))
+    assert needs == [len(content) - left.disk, 0]
+    assert lab.content() == content
+
+
 @pytest.mark.parametrize('others', [4096, 1 << 60])
 def test_another_transfer_may_take_the_room_after_the_plan(
     others: int, lab: Lab
