@@ -191,6 +191,5 @@ class Repair:
             reserve=settings.reserve.of(room.total),
             temporary=settings.blocks * planning.SPOOL_BYTES,
         )
-        plan.check_room()
         check_offline(plan, self._sources)
         fetch_missing(plan, self._store, self._sources, progress)

@@ -23,6 +23,7 @@ from lago_layered_provider.core.usage import UsageNote
 from lago_layered_provider.store import (
     Auditor, Inventory, Record, Replacing, Store, Usage,
 )
+from lago_layered_provider.tools.locks import ImageLock
 
 BASE = 'repo:base:v1'
 CHILD = 'repo:child:v1'
@@ -401,6 +402,28 @@ def test_clearing_leaves_what_is_begun(store: Store) -> None:
     found = store.partial(BASE)
     assert found is not None and found.fetched == 4
     Store(f'{store.root}/missing').clear()
+
+
+@pytest.mark.parametrize('visible', [False, True])
+def test_clearing_leaves_what_was_begun_since_it_has_looked(
+    visible: bool, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process has had the lock meanwhile, and even finished it."""
+    Path(store.root, '.layered/partial', BASE).write_bytes(b'left')
+    acquire = ImageLock.acquire
+
+    def come_second(lock: ImageLock, timeout: Optional[float] = None) -> None:
+        monkeypatch.setattr(ImageLock, 'acquire', acquire)
+        put_staged(store, BASE, BASE_BYTES)
+        if visible:
+            store.commit(BASE, base=None, metadata=METADATA)
+        acquire(lock, timeout)
+
+    monkeypatch.setattr(ImageLock, 'acquire', come_second)
+    store.clear()
+    if not visible:
+        store.commit(BASE, base=None, metadata=METADATA)
+    assert check_visible(store) == [BASE]
 
 
 def test_header_torn_by_a_kill_is_written_again(store: Store) -> None:
