@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Set
 
@@ -11,13 +12,17 @@ import pytest
 from lago_layered_provider.core import errors
 from lago_layered_provider.core.index import parse_index
 from lago_layered_provider.core.wanted import Wanted
-from lago_layered_provider.publishing import build_state, create, mirroring
+from lago_layered_provider.publishing import (
+    build_state, create, fetching, linting, mirroring, reading, scratch,
+    verbatim,
+)
 from lago_layered_provider.publishing.options import Options
 from lago_layered_provider.publishing.place import INDEX, Place
+from lago_layered_provider.repositories import ByPath
 from lago_layered_provider.settings import Settings
 from lago_layered_provider.tools import files
 from lago_layered_provider.tools.locks import ignore_holder
-from tests.unit.test_store import Killed
+from tests.unit.test_store import Killed, make_qcow2
 
 TEMPORARY = '.0123456789abcdef.tmp'
 
@@ -178,6 +183,93 @@ def shorts_of(root: Path) -> Dict[str, Optional[int]]:
     return {image.ref.short: image.size for image in images}
 
 
+def test_what_an_admin_has_written_beside_an_original_stays(
+    tmp_path: Path
+) -> None:
+    (tmp_path / 'a.img').write_bytes(bytes(512))
+    (tmp_path / 'a.img.metadata').write_text('{"distro": "el7", "my": 1}')
+    publish(tmp_path, in_place=True)
+    assert (tmp_path / 'a.img.metadata').read_text() == (
+        '{"distro": "el7", "my": 1}'
+    )
+    assert (tmp_path / 'a.img.hash').exists()
+
+
+def test_a_new_original_of_the_same_size_is_a_new_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = tmp_path / 'a.img'
+    original.write_bytes(bytes(512))
+    publish(tmp_path)
+    index = (tmp_path / INDEX).read_bytes()
+    # One that was only copied is not; then the index keeps its bytes.
+    later = time.time() + 1000
+    monkeypatch.setattr(time, 'time', lambda: later)
+    original.unlink()
+    original.write_bytes(bytes(512))
+    publish(tmp_path, version='v2')
+    assert (tmp_path / INDEX).read_bytes() == index
+    original.write_bytes(b'x' * 512)
+    publish(tmp_path, version='v2')
+    assert shorts_of(tmp_path) == {'a:v1': 512, 'a:v2': 512}
+
+
+def test_a_later_index_is_never_older(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the clock says: clients refuse an older one."""
+    monkeypatch.setattr(time, 'time', lambda: 5000.5)
+    (tmp_path / 'a.img').write_bytes(bytes(512))
+    publish(tmp_path)
+    monkeypatch.setattr(time, 'time', lambda: 4000.5)
+    (tmp_path / 'b.img').write_bytes(bytes(512))
+    publish(tmp_path)
+    found = parse_index((tmp_path / INDEX).read_bytes(), 'here')
+    assert found.timestamp == 5000
+    assert shorts_of(tmp_path) == {'a:v1': 512, 'b:v1': 512}
+
+
+def test_the_directory_of_a_running_process_is_left_alone(
+    tmp_path: Path
+) -> None:
+    with scratch.scratch_directory(str(tmp_path), 'work') as first:
+        Path(first, 'file').touch()
+        with scratch.scratch_directory(str(tmp_path), 'work') as second:
+            assert scratch.find_others(second) == [first]
+            assert os.listdir(first) == ['file']
+    killed = tmp_path / '.work-01234567'
+    killed.mkdir()
+    with scratch.scratch_directory(str(tmp_path), 'work') as third:
+        assert os.listdir(tmp_path) == [os.path.basename(third)]
+
+
+def test_a_file_that_is_there_is_never_replaced(tmp_path: Path) -> None:
+    made, target = tmp_path / 'made', tmp_path / 'target'
+    made.write_bytes(b'new')
+    target.write_bytes(b'old')
+    with pytest.raises(errors.PublishError, match='it is there already'):
+        scratch.show_file(str(made), str(target))
+    assert target.read_bytes() == b'old'
+    target.unlink()
+    scratch.show_file(str(made), str(target))
+    assert target.read_bytes() == b'new'
+
+
+def test_a_ready_image_stands_on_nothing(tmp_path: Path) -> None:
+    """Its base would be a file of whoever builds."""
+    (tmp_path / 'base').write_bytes(make_qcow2())
+    (tmp_path / 'ready').write_bytes(
+        make_qcow2(str(tmp_path / 'base'), 'qcow2')
+    )
+    with pytest.raises(errors.PublishError, match='it stands on'):
+        fetching.fetch_ready(
+            str(tmp_path / 'ready'), str(tmp_path / 'out'), 1
+        )
+    assert not (tmp_path / 'out').exists()
+    fetching.fetch_ready(str(tmp_path / 'base'), str(tmp_path / 'out'), 1)
+    assert (tmp_path / 'out').read_bytes() == make_qcow2()
+
+
 # A repository is copied
 
 CONTENT = {'a': b'a' * 4096, 'b': b'b' * 8192}
@@ -315,3 +407,50 @@ def test_a_part_of_the_origin_leaves_what_is_begun_of_others(
     assert begun.read_bytes() == CONTENT['a'][:100]
     assert copy(origin).advanced == 4096 - 100
     assert copied(origin) == CONTENT
+
+
+def test_more_than_was_announced_is_not_copied(origin: Path) -> None:
+    told = Told()
+    with open(origin / 'published/a/v1.raw', 'ab') as stream:
+        stream.truncate(64 << 20)
+    with pytest.raises(errors.LayeredError):
+        copy(origin, told)
+    assert told.advanced < 4 << 20
+    (origin / 'published/a/v1.raw').write_bytes(CONTENT['a'])
+    copy(origin)
+    assert copied(origin) == CONTENT
+
+
+def test_an_index_that_has_changed_since_it_was_read_is_not_kept(
+    origin: Path
+) -> None:
+    path = origin / INDEX
+    found = ByPath(str(path)).read(Settings(), print)
+    assert verbatim.read_verbatim(found, Settings()) == (
+        path.read_bytes(), None
+    )
+    (origin / 'c.img').write_bytes(bytes(512))
+    publish(origin)
+    assert verbatim.read_verbatim(found, Settings()) is None
+
+
+def test_lint_tells_what_it_could_not_read(
+    origin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lint() -> List[str]:
+        found = linting.lint_repository(
+            str(origin / INDEX), Settings(retries=0), lambda done, total: None
+        )
+        assert found.failed is bool(found.findings)
+        return [f'{one.image}: {one.message}' for one in found.findings]
+
+    def fail(image: Any, *_: Any) -> Any:
+        if image.ref.template == 'b':
+            raise errors.TransferError('memory', 'it broke')
+        return read(image, *_)
+
+    assert lint() == []
+    read = reading.read_content
+    monkeypatch.setattr(linting, 'read_content', fail)
+    [said] = lint()
+    assert said.startswith('b:v1: ') and 'it broke' in said
