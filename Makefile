@@ -8,6 +8,8 @@ ARGS ?=
 # The functional tests wait about as much as they compute.
 CORES := $(shell nproc)
 WORKERS := $(shell echo $$((2 * $(CORES))))
+# A work tree of Lago's git repository.
+LAGO_GIT ?=
 
 # "py311 /path": the interpreter itself, not an active virtual environment's.
 # A pyenv shim refuses to run a version that is installed but not selected;
@@ -31,8 +33,8 @@ unexport PYTHONHOME PYTHONPATH
 .DELETE_ON_ERROR:
 # One target after the other, whatever -j says; the tests are parallel.
 .NOTPARALLEL:
-.PHONY: help setup lago demo check check-quick lint unit functional bench \
-	man dist clean FORCE
+.PHONY: help setup lago demo check check-quick lint unit functional upstream \
+	bench man dist clean FORCE
 
 help: ## Print this help
 	@echo 'Layered templates for Lago. Targets:'
@@ -44,6 +46,7 @@ help: ## Print this help
 	@echo
 	@echo '  PYTHON      interpreter, 3.9 or newer: make check PYTHON=python3.13'
 	@echo '  ARGS        more arguments: make unit ARGS="-k index --cov"'
+	@echo '  LAGO_GIT    a copy of Lago: make upstream LAGO_GIT=../lago'
 
 setup: $(VENV)/setup.stamp ## Install all that is needed, into .venv
 
@@ -65,7 +68,7 @@ lint: setup ## Check style and types
 	$(RUN) -m mypy
 	$(RUN) -m mypy .ci/lago_for_python3.py
 
-unit: setup ## Run the unit tests: seconds, no network, no Lago
+unit: setup ## Run the unit tests: seconds, no network, no lago command
 	$(RUN) -m pytest tests/unit -n $(CORES) --dist worksteal --timeout 60 \
 		$(ARGS)
 
@@ -73,6 +76,9 @@ unit: setup ## Run the unit tests: seconds, no network, no Lago
 functional: setup ## Run the functional tests: real lago, qemu-img, servers
 	@$(RUN) -m compileall -q lago_layered_provider
 	$(RUN) -m pytest tests/functional -n $(WORKERS) --dist worksteal $(ARGS)
+
+upstream: $(VENV)/upstream.stamp ## Run Lago's own tests with the plugin
+	@$(RUN) -m tests.upstream $(LAGO_GIT)
 
 bench: $(VENV)/bench.stamp ## Measure against Lago's own, curl, aria2; an hour
 	$(RUN) benchmarks/run.py $(ARGS)
@@ -115,6 +121,12 @@ $(VENV)/bench.stamp: $(VENV)/setup.stamp
 	@echo 'Installing what draws the plot'
 	@$(RUN) -m pip install --quiet --disable-pip-version-check \
 		--use-pep517 --editable '.[bench]'
+	@touch $@
+
+$(VENV)/upstream.stamp: $(VENV)/setup.stamp
+	@echo "Installing what Lago's own tests need"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check \
+		--use-pep517 --editable '.[upstream]'
 	@touch $@
 
 $(VENV)/setup.stamp: setup.cfg setup.py $(VENV)/lago.stamp
