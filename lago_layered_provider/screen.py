@@ -87,6 +87,7 @@ class Standard(io.TextIOBase):
     """
 
     def __init__(self, stream: Optional[TextIO], name: str) -> None:
+        self._is_ours = stream is None
         if stream is None:  # closed by the caller of the command
             stream = open(os.devnull, 'w', encoding='utf-8')
         with contextlib.suppress(AttributeError):
@@ -120,7 +121,9 @@ class Standard(io.TextIOBase):
         return bool(self.beneath.isatty())
 
     def close(self) -> None:
-        """Leave the stream open; it is not ours."""
+        """Leave the stream open, unless it is ours."""
+        if self._is_ours:
+            self.beneath.close()
 
 
 @contextlib.contextmanager
@@ -167,6 +170,7 @@ def session() -> Iterator[None]:
                     stream.flush()
                 except Unwritable:
                     stream.beneath.abandon()
+                stream.close()
 
 
 @contextlib.contextmanager

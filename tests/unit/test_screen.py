@@ -199,6 +199,8 @@ def test_errors_of_a_session_without_any_stream(
     with screen.session():
         print('text')
         report.make_console(sys.stderr).print('text')
+        opened = [sys.stdout.beneath, sys.stderr.beneath]  # type: ignore
+    assert all(stream.closed for stream in opened)
     with pytest.raises(SystemExit):
         run(KeyboardInterrupt())
 
