@@ -39,7 +39,7 @@ unexport PYTHONHOME PYTHONPATH
 help: ## Print this help
 	@echo 'Layered templates for Lago. Targets:'
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s%s\n", $$1, $$2}' \
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s%s\n", $$1, $$2}' \
 		$(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo 'Variables:'
