@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 from pathlib import Path
-from typing import Dict, Iterator
+from typing import Dict, Iterator, List
 
 import pytest
 
@@ -36,6 +36,13 @@ done
 umask 077
 /bin/cp {kept}/key "$key" && /bin/cp {kept}/key.pub "$key.pub"
 '''
+
+
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    """Begin with what takes long, so that nobody waits for it at the end."""
+    items.sort(key=lambda item: not (
+        item.get_closest_marker('vm') or item.get_closest_marker('slow')
+    ))
 
 
 @pytest.fixture(scope='session', autouse=True)
