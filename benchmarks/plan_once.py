@@ -15,11 +15,14 @@ import sys
 import time
 
 # What both need in the end, some of it at the first use only.
-from lago_layered_provider import provision, report  # noqa: F401
 from lago_layered_provider.core.wanted import parse_wanted
-from lago_layered_provider.providers import http  # noqa: F401
-from lago_layered_provider.repositories import ByPath
-from lago_layered_provider.repository import TemplateRepository
+from lago_layered_provider.environments import provision
+from lago_layered_provider.providers import http
+from lago_layered_provider.report import console
+from lago_layered_provider.repositories.template_repository import (
+    TemplateRepository,
+)
+from lago_layered_provider.repositories.where import ByPath
 from lago_layered_provider.settings import Settings
 from lago_layered_provider.store import Store
 

@@ -12,8 +12,8 @@ import sys
 
 def main() -> int:
     if sys.argv.pop(1) == 'repaired':
-        from lago_layered_provider import lago_repair
-        lago_repair.repair()
+        from lago_layered_provider.plugin import repair
+        repair.repair()
     from lago.cmd import main as lago_main
     return int(lago_main() or 0)
 

@@ -13,7 +13,8 @@ from typing import Any, Dict
 
 from argparse_manpage.manpage import Manpage
 
-from lago_layered_provider import __version__, cli
+from lago_layered_provider import __version__
+from lago_layered_provider.commands import parser as cli
 
 NAME = 'lago-template-repo'
 SUMMARY = 'layered VM templates: look, fetch, keep in order'

@@ -13,13 +13,15 @@ import sys
 from dataclasses import fields
 from typing import Any, Callable, Dict, NoReturn, Optional, Sequence
 
-from . import cli, cli_publishing, screen
-from .commands import FAILED_STATUS, Context, find_command
+from .commands import (
+    Context, FAILED_STATUS, find_command, parser as cli, parser_publishing,
+)
 from .core import errors
-from .core.places import hide_secrets
-from .messages import fold
-from .repositories import ByPath
-from .repository import TemplateRepository
+from .index.source_places import hide_secrets
+from .report import screen
+from .report.messages import fold
+from .repositories.template_repository import TemplateRepository
+from .repositories.where import ByPath
 from .settings import Settings, read_settings
 from .store import Store
 
@@ -43,7 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest='template_repo_command', metavar='COMMAND', required=True,
     )
-    cli_publishing.add_commands(commands, cli.add_command)
+    parser_publishing.add_commands(commands, cli.add_command)
     return parser
 
 

@@ -30,11 +30,12 @@ import lago.virt
 from lago.config import config
 from lago.plugins.cli import CLIPlugin
 
-from . import lago_export, lago_hooks, lago_repair
-from .lago_messages import warn
+from .plugin import export, hooks, repair
+from .plugin.messages import warn
 
 if TYPE_CHECKING:
-    from . import repository, template_store
+    from .environments import template_store
+    from .repositories import template_repository
     from .settings import Settings
 
 SECTION = 'template_repo'
@@ -65,29 +66,29 @@ class TemplateRepository:
     """Stands for Lago's class of that name, which has one constructor."""
 
     @staticmethod
-    def from_url(path: str) -> repository.TemplateRepository:
+    def from_url(path: str) -> template_repository.TemplateRepository:
         """Return the repository with the index at a path or URL, unread."""
-        from . import repositories, repository
+        from .repositories import template_repository, where as repositories
 
         where = [] if path == NO_REPOSITORY else [repositories.ByPath(path)]
-        return repository.TemplateRepository(where, read_lago_settings, warn)
+        return template_repository.TemplateRepository(where, read_lago_settings, warn)
 
 
 def make_template_store(path: str) -> template_store.TemplateStore:
     """Stand for Lago's class `TemplateStore`."""
-    from . import template_store
+    from .environments import template_store
 
     return template_store.TemplateStore(path)
 
 
 def find_repo_by_name(
     name: str, repo_dir: Optional[str] = None
-) -> repository.TemplateRepository:
+) -> template_repository.TemplateRepository:
     """Return the repository of that name below `template_repos`, unread."""
-    from . import repositories, repository
+    from .repositories import template_repository, where as repositories
 
     where = repositories.ByName(name, repo_dir or find_repos_directory())
-    return repository.TemplateRepository([where], read_lago_settings, warn)
+    return template_repository.TemplateRepository([where], read_lago_settings, warn)
 
 
 class Options:
@@ -120,7 +121,7 @@ def _remember_options(do_init: Function) -> Function:
         ):
             # The init file may name its own; that comes to light later.
             kwargs['template_repo_path'] = NO_REPOSITORY
-        lago_hooks.require_keys()
+        hooks.require_keys()
         return do_init(*args, **kwargs)
 
     return wrapper
@@ -132,7 +133,7 @@ def _or_only_plan(do_run: Function) -> Function:
     def wrapper(args: Any) -> Any:
         if not args.plan:
             return do_run(args)
-        from . import cli
+        from .commands import parser as cli
 
         Options.template_repos = args.template_repos
         Options.template_repo_name = args.template_repo_name
@@ -153,19 +154,19 @@ def _wrap(owner: Any, name: str, around: Callable[[Function], Any]) -> None:
 
 def install() -> None:
     """Put our parts in place of Lago's; a second call changes nothing."""
-    lago_repair.repair()
-    lago_export.install()
+    repair.repair()
+    export.install()
     lago.templates.TemplateRepository = TemplateRepository
     lago.templates.TemplateStore = make_template_store
     lago.templates.find_repo_by_name = find_repo_by_name
     prefix = lago.prefix.Prefix
-    _wrap(lago.utils, 'load_virt_stream', lago_hooks.load_init_file)
-    _wrap(prefix, '_prepare_domains_images', lago_hooks.provide_templates)
-    _wrap(prefix, '_handle_lago_template', lago_hooks.stand_on_template)
-    _wrap(prefix, 'resolve_parent', lago_hooks.resolve_once)
-    _wrap(prefix, 'virt_conf_from_stream', lago_hooks.leave_no_half_prefix)
-    _wrap(prefix, '_create_virt_env', lago_hooks.notice_move)
-    _wrap(lago.virt.VirtEnv, 'get_env_spec', lago_hooks.with_repositories)
+    _wrap(lago.utils, 'load_virt_stream', hooks.load_init_file)
+    _wrap(prefix, '_prepare_domains_images', hooks.provide_templates)
+    _wrap(prefix, '_handle_lago_template', hooks.stand_on_template)
+    _wrap(prefix, 'resolve_parent', hooks.resolve_once)
+    _wrap(prefix, 'virt_conf_from_stream', hooks.leave_no_half_prefix)
+    _wrap(prefix, '_create_virt_env', hooks.notice_move)
+    _wrap(lago.virt.VirtEnv, 'get_env_spec', hooks.with_repositories)
     do_init = lago.cmd.do_init
     if not hasattr(do_init, MARK):
         setattr(do_init, MARK, True)
@@ -182,14 +183,14 @@ def install() -> None:
             help='Use exactly the images of LagoInitFile.lock, or fail',
         )
     _wrap(do_init, '_do_run', _remember_options)
-    _wrap(do_init, 'do_run', lambda do_run: lago_hooks.in_session(
+    _wrap(do_init, 'do_run', lambda do_run: hooks.in_session(
         _or_only_plan(do_run)
     ))
-    around = lago_hooks.guard_parser
+    around = hooks.guard_parser
     if COMPLETING in os.environ:
-        from . import cli_completion
+        from .plugin import completion
 
-        around = cli_completion.answer_shells
+        around = completion.answer_shells
     _wrap(lago.cmd, 'create_parser', around)
 
 
@@ -205,7 +206,7 @@ class TemplateRepoVerb(CLIPlugin):
 
     def populate_parser(self, parser: Any) -> None:
         """Add the subcommands and their options."""
-        from . import cli
+        from .commands import parser as cli
 
         cli.populate_parser(parser)
         # What is loaded stays until this command ends. Else it is looked
@@ -216,6 +217,6 @@ class TemplateRepoVerb(CLIPlugin):
 
     def do_run(self, args: Any) -> None:
         """Run the subcommand that was asked for."""
-        from . import cli
+        from .commands import parser as cli
 
-        lago_hooks.in_session(cli.run)(args)
+        hooks.in_session(cli.run)(args)

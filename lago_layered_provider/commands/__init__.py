@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import Callable, Dict
 
-from .context import FAILED_STATUS, NO_ROOM_STATUS, Context
+from .context import Context, FAILED_STATUS, NO_ROOM_STATUS
 
 __all__ = ['FAILED_STATUS', 'NO_ROOM_STATUS', 'Context', 'find_command']
 

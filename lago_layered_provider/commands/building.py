@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from .. import report
 from ..publishing.building import build
 from ..publishing.create import check_options
+from ..report import console
 from .context import Context
 from .publishing import publish_directory, read_options
 
@@ -18,7 +18,7 @@ def run_build(context: Context) -> int:
     options = read_options(args)
     check_options(args.directory, options)
     build(
-        args.specs, args.directory, report.make_console(sys.stderr).print,
+        args.specs, args.directory, console.make_console(sys.stderr).print,
         jobs=context.settings.jobs, timeout=context.settings.timeout,
         version=options.version,
     )

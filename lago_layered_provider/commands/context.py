@@ -9,8 +9,8 @@ from typing import Any, Callable, Optional
 
 from ..core import errors
 from ..core.model import show
-from ..environment import Environment
-from ..repository import TemplateRepository
+from ..environments.environment import Environment
+from ..repositories.template_repository import TemplateRepository
 from ..settings import Settings
 from ..store import Store
 

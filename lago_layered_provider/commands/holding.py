@@ -8,7 +8,7 @@ import os
 from typing import Collection
 
 from ..core import errors
-from ..core.missing import nearest
+from ..index.missing import nearest
 from ..store import Inventory, Usage
 from .context import Context
 

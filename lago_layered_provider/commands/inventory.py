@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from typing import Any, Dict, Iterable, List, Mapping, Tuple
 
-from .. import prefixes, report, report_store
 from ..core.model import Stored
-from ..core.usage import Needs, Use, UsageNote, find_needs, with_bases
+from ..environments import survey as prefixes
+from ..report import console as report, store
+from ..store.usage_notes import Needs, UsageNote, Use, find_needs, with_bases
 from .context import Context
 from .holding import find_image
 
@@ -29,7 +30,7 @@ def run_store(context: Context) -> int:
     ]
 
     def show() -> None:
-        report_store.print_store(
+        store.print_store(
             root, rows, unfinished, survey, report.make_console(sys.stdout),
             tree=context.args.tree,
         )

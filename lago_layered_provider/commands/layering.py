@@ -7,14 +7,16 @@ import os
 import sys
 from typing import Iterator, List, Optional, Tuple
 
-from .. import provision, qemu_img, report
 from ..core import errors
-from ..core.originals import ENDINGS, strip_endings
 from ..core.sizes import size_text
 from ..core.wanted import Wanted
+from ..environments import provision
 from ..publishing import layering, scratch
 from ..publishing.local_images import LocalImage, examine
+from ..publishing.original import ENDINGS, strip_endings
+from ..report import console as report
 from ..store import Usage
+from ..tools import qemu_img
 from .context import Context
 from .planning import parse_word
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from typing import Any, Dict
 
-from .. import report, report_lint
-from ..publishing.documents import find_index
-from ..publishing.linting import Report, lint_repository
-from .context import FAILED_STATUS, Context
+from ..lint.documents import find_index
+from ..lint.run import Report, lint_repository
+from ..report import console as report, lint
+from .context import Context, FAILED_STATUS
 
 
 def run_lint(context: Context) -> int:
@@ -17,13 +17,13 @@ def run_lint(context: Context) -> int:
     console = report.make_console(sys.stderr)
     advance = None
     if context.args.deep:
-        advance = report_lint.Reading(context.settings.progress, console)
+        advance = lint.Reading(context.settings.progress, console)
     try:
         found = lint_repository(location, context.settings, advance)
     finally:
         if advance is not None:
             advance.close()
-    context.show(_document(found), lambda: report_lint.print_report(
+    context.show(_document(found), lambda: lint.print_report(
         found, report.make_console(sys.stdout)
     ))
     return FAILED_STATUS if found.failed else 0

@@ -11,16 +11,16 @@ from typing import (
     Any, Deque, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple,
 )
 
-from .. import report, report_tables
 from ..core import errors
-from ..core.catalog import Catalog, IndexNeeded
-from ..core.forest import Forest, Key, grow_forest, short_base
-from ..core.index import Index
 from ..core.model import Image, Stored, Unknown
-from ..core.names import Names, own_place, store_names
-from ..core.resolve import MAX_CHAIN_DEPTH
 from ..core.sizes import size_text
-from ..report_tables import Node
+from ..core.store_names import Names, own_place, store_names
+from ..index.catalog import Catalog, IndexNeeded
+from ..index.document import Index
+from ..index.forest import Forest, Key, grow_forest, short_base
+from ..index.resolve import MAX_CHAIN_DEPTH
+from ..report import console, tables
+from ..report.tables import Node
 from ..store import Store
 from .context import Context
 
@@ -53,8 +53,8 @@ def run_list(context: Context) -> int:
         _show_trees(context, forest, rows, several=several)
     else:
         context.show({'templates': list(rows.values())}, lambda: (
-            report_tables.print_templates(
-                list(rows.values()), report.make_console(sys.stdout),
+            tables.print_templates(
+                list(rows.values()), console.make_console(sys.stdout),
                 several=several,
             )
         ))
@@ -176,9 +176,9 @@ def _show_trees(
             rows[image.key].update(stands_on=base, problem=None)
     context.show(
         {'templates': list(rows.values())},
-        lambda: report_tables.print_trees(
+        lambda: tables.print_trees(
             _make_nodes(forest, rows, several=several),
-            report.make_console(sys.stdout),
+            console.make_console(sys.stdout),
         ),
     )
 
@@ -202,7 +202,7 @@ def _make_nodes(
         node = Node(
             label=_name(row, several=several),
             fetch=size_text(row['to_fetch']), keep=size_text(row['to_keep']),
-            state=report_tables.state_text(row['present']),
+            state=tables.state_text(row['present']),
         )
         siblings.append(node)
         todo.extend(

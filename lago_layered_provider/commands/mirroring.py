@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-from .. import report, report_progress
 from ..core.sizes import size_text
+from ..publishing.layout import INDEX
 from ..publishing.mirroring import Copy, mirror
-from ..publishing.place import INDEX
+from ..report import console, progress as report_progress
 from .context import Context
 from .planning import parse_word
 
@@ -20,7 +20,7 @@ def run_mirror(context: Context) -> int:
     """Copy templates into a directory that can be served as it is."""
     args = context.args
     progress = report_progress.make_progress(
-        context.settings.progress, report.make_console(sys.stderr), WORDS
+        context.settings.progress, console.make_console(sys.stderr), WORDS
     )
     with progress:
         done = mirror(
@@ -49,7 +49,7 @@ def find_index(location: str) -> str:
 
 def _print(done: Copy) -> None:
     count = len(done.new)
-    report.make_console(sys.stdout).print(
+    console.make_console(sys.stdout).print(
         f'{count} image{"s" * (count != 1)} copied '
         f'({size_text(done.fetched)}), {done.present} here before; '
         f'{done.index}'

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from .. import initlock, report, report_tables
-from ..core import errors, pins
-from ..core.pins import Lock, Wish
+from ..core import errors, lock_document
+from ..core.lock_document import Lock, Wish
 from ..core.wanted import Pins, Wanted
-from ..environment import Environment
+from ..environments import lock_file
+from ..environments.environment import Environment
+from ..report import console as report, tables
 from .context import Context
 
 Row = Dict[str, Any]
@@ -27,9 +28,9 @@ def run_lock(context: Context) -> int:
     """Write the lock of an init file; what it has already stays."""
     path = context.find_init_file(context.args.init_file_to_lock)
     found = context.read_environment(path)
-    old = initlock.read_lock(path)
+    old = lock_file.read_lock(path)
     before: Lock = old or {}
-    wishes = initlock.find_wishes(found)
+    wishes = lock_file.find_wishes(found)
     after = {
         wish: before[wish] for wish in wishes
         if wish in before and not context.args.update
@@ -38,9 +39,9 @@ def run_lock(context: Context) -> int:
         wish: wanted for wish, wanted in wishes.items() if wish not in after
     }))
     if after != old:
-        initlock.write_lock(path, after)
+        lock_file.write_lock(path, after)
     rows = _changes(before, after)
-    written = initlock.lock_path(path)
+    written = lock_file.lock_path(path)
     context.show(
         {'lock': written, 'templates': rows},
         lambda: _print_changes(written, rows),
@@ -61,7 +62,7 @@ def _find_all(
     failures: List[errors.LayeredError] = []
     for wish, wanted in wishes.items():
         try:
-            chains[wish] = initlock.find_newest(
+            chains[wish] = lock_file.find_newest(
                 found, wanted, context.store, sources
             )
         except (errors.ResolveError, errors.IndexFaults) as error:
@@ -79,7 +80,7 @@ def _changes(before: Lock, after: Lock) -> List[Row]:
         elif new is None:
             change = 'dropped'
         else:
-            change = pins.find_change(old, new) or 'kept'
+            change = lock_document.find_change(old, new) or 'kept'
         rows.append({
             **_row(wish), 'change': change,
             'before': old and str(old[-1]), 'locked': new and str(new[-1]),
@@ -95,7 +96,7 @@ def _print_changes(path: str, rows: Sequence[Row]) -> None:
     console = report.make_console(sys.stdout)
     changed = [row for row in rows if row['change'] != 'kept']
     for row in changed:
-        name = pins.describe_wish(Wish(row['wanted'], row['digest'] or ''))
+        name = lock_document.describe_wish(Wish(row['wanted'], row['digest'] or ''))
         what = row['locked'] or 'no disk wants it any more'
         if row['before'] and row['locked'] != row['before'] and row['locked']:
             what = f'{row["before"]} -> {row["locked"]}'
@@ -111,13 +112,13 @@ def run_outdated(context: Context) -> int:
     """Print which locked templates are another image by now."""
     path = context.find_init_file(context.args.init_file_to_lock)
     found = context.read_environment(path)
-    lock = initlock.read_lock(path)
+    lock = lock_file.read_lock(path)
     if lock is None:
         raise errors.IndexFaults(
-            initlock.lock_path(path), ['there is no such file'],
-            hint=initlock.MAKE_HINT,
+            lock_file.lock_path(path), ['there is no such file'],
+            hint=lock_file.MAKE_HINT,
         )
-    wishes = initlock.find_wishes(found)
+    wishes = lock_file.find_wishes(found)
     rows = []
     for wish in sorted({*lock, *wishes}):
         locked = lock.get(wish)
@@ -146,18 +147,18 @@ def _compare(
         return str(locked[-1]), CURRENT, False
     sources = found.repository.sources(context.store, keep=False)
     try:
-        newest = initlock.resolve_now(wanted, sources)
+        newest = lock_file.resolve_now(wanted, sources)
     except errors.ResolveError as error:
         # What is locked may still be in the store.
         context.warn(error.message)
         return '', 'not in the repositories', True
     ref = newest.top.ref
-    change = pins.find_change(locked, newest) if locked else 'not locked'
+    change = lock_document.find_change(locked, newest) if locked else 'not locked'
     return f'{ref.repository}/{ref.short}', change or CURRENT, bool(change)
 
 
 def _print_outdated(rows: Sequence[Row]) -> None:
-    report_tables.print_table(
+    tables.print_table(
         list(COLUMNS.values()),
         [tuple(row[key] or '-' for key in COLUMNS) for row in rows],
         report.make_console(sys.stdout), whole=('STATE',),

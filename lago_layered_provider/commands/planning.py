@@ -7,13 +7,14 @@ import os
 import sys
 from typing import List, Optional, Tuple
 
-from .. import initlock, provision, report
 from ..core import errors, plan
 from ..core.model import show
 from ..core.wanted import Wanted, parse_wanted
-from ..repository import TemplateRepository
+from ..environments import lock_file, provision
+from ..report import console
+from ..repositories.template_repository import TemplateRepository
 from ..settings import read_flag
-from .context import INIT_FILE, NO_ROOM_STATUS, Context
+from .context import Context, INIT_FILE, NO_ROOM_STATUS
 
 #: Faulty entries that are named; there may be as many as there are entries.
 SHOWN_FAULTS = 10
@@ -70,7 +71,7 @@ def run_init_plan(context: Context) -> int:
     path = context.args.virt_config or os.path.abspath(INIT_FILE)
     found = context.read_environment(path)
     if read_flag('locked', context.args.locked):
-        found = initlock.hold(found, path)
+        found = lock_file.hold(found, path)
     return _print_plan(context, found.repository, found.wanted(context.store))
 
 
@@ -98,7 +99,7 @@ def find_wanted(
         return context.repository, [parse_word(word) for word in words]
     found = context.read_environment(path)
     if locked:
-        found = initlock.hold(found, path)
+        found = lock_file.hold(found, path)
     return found.repository, found.wanted(context.store)
 
 
@@ -132,7 +133,7 @@ def _print_plan(
     found = provision.plan_for(wanted, context.store, sources)
     context.show(
         plan.plan_document(found),
-        lambda: report.print_plan(found, report.make_console(sys.stdout)),
+        lambda: console.print_plan(found, console.make_console(sys.stdout)),
     )
     try:
         found.check_room()

@@ -6,13 +6,14 @@ import sys
 import time
 from typing import Any, Dict, Iterable, List, Set, Tuple
 
-from .. import prefixes, report
 from ..core import errors
 from ..core.model import Stored
-from ..core.pruning import DAY_SECONDS, Wishes, choose_removals
 from ..core.sizes import parse_size, size_text
-from ..core.usage import find_needs, with_bases
+from ..environments import survey as prefixes
+from ..report import console
 from ..store import Inventory, Unfinished, Usage
+from ..store.prune_rules import DAY_SECONDS, Wishes, choose_removals
+from ..store.usage_notes import find_needs, with_bases
 from .context import Context
 
 
@@ -106,7 +107,7 @@ def _steps(
 
 def _say(context: Context, name: str, size: int) -> None:
     verb = 'would remove' if context.args.dry_run else 'removed'
-    report.make_console(sys.stdout).print(
+    console.make_console(sys.stdout).print(
         f'{verb}  {size_text(size):>9}  {name}'
     )
 
@@ -117,7 +118,7 @@ def _conclude(context: Context, removed: List[Dict[str, Any]]) -> None:
 
     def show() -> None:
         verb = 'to remove' if context.args.dry_run else 'removed'
-        report.make_console(sys.stdout).print(
+        console.make_console(sys.stdout).print(
             f'{len(removed)} {verb}, {size_text(freed)}; '
             f'{size_text(left)} are free'
         )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from typing import Any, Dict, Tuple
 
-from .. import report, report_progress, report_tables
 from ..core import errors
 from ..core.model import Image
 from ..core.sizes import size_text
 from ..publishing.create import Publication, publish
 from ..publishing.options import Options
+from ..report import console as report, progress as report_progress, tables
 from .context import Context
 
 #: What the progress says here.
@@ -78,7 +78,7 @@ def read_options(args: Any) -> Options:
 def _print(done: Publication) -> None:
     console = report.make_console(sys.stdout)
     if done.new:
-        report_tables.print_table(
+        tables.print_table(
             ['IMAGE', 'BASE', 'SIZE', 'TO FETCH', 'FROM'],
             [_row(image, path) for image, path in done.new],
             console, right=('SIZE', 'TO FETCH'),

@@ -9,14 +9,14 @@ import sys
 from dataclasses import asdict, replace
 from typing import Any, Dict, List
 
-from .. import report, report_tables
-from ..added_repositories import AddedRepositories
 from ..core import errors
-from ..core.index import is_remote
-from ..core.places import hide_secrets
-from ..index_reading import Fetched, fetch_index
-from ..repos_directory import Added, Known, ReposDirectory, parse
-from .context import FAILED_STATUS, Context
+from ..index.document import is_remote
+from ..index.source_places import hide_secrets
+from ..report import console, tables
+from ..repositories.added import AddedRepositories
+from ..repositories.added_files import Added, Known, ReposDirectory, parse
+from ..repositories.reading import Fetched, fetch_index
+from .context import Context, FAILED_STATUS
 
 LOGGER = logging.getLogger(__name__)
 
@@ -98,14 +98,14 @@ def _print_added(done: Added, known: List[Known], directory: str) -> None:
     if done.kind == 'index':
         path = f'{path}.json'
     print(f'Added {done.name}: {path}\n')
-    report_tables.print_table(
+    tables.print_table(
         ['NAME', 'TEMPLATES', 'ADDED AS', 'FILE'],
         [
             (one.name, str(one.templates), one.added or '-',
              os.path.relpath(one.path, directory))
             for one in known
         ],
-        report.make_console(sys.stdout), right=['TEMPLATES'],
+        console.make_console(sys.stdout), right=['TEMPLATES'],
     )
     name = next((one.name for one in known if one.added == done.name), 'NAME')
     print(

@@ -10,15 +10,17 @@ import logging
 import sys
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from .. import provision, report, report_image
-from ..core import errors, plan, resolve
-from ..core.forest import short_base
+from ..core import errors, plan
 from ..core.model import Chain, Image, Stored, Unknown, show
 from ..core.plan import Plan
 from ..core.wanted import Wanted, parse_wanted
-from ..sources import Sources
+from ..environments import provision
+from ..index import resolve
+from ..index.forest import short_base
+from ..report import console, image as report_image
+from ..repositories.sources import Sources
 from ..store import Inventory, Store
-from .context import FAILED_STATUS, Context
+from .context import Context, FAILED_STATUS
 from .listing import find_stored
 
 LOGGER = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ def run_show(context: Context) -> int:
         'problems': [error.message for error in problems],
     }
     context.show(document, lambda: report_image.print_image(
-        document, planned, report.make_console(sys.stdout)
+        document, planned, console.make_console(sys.stdout)
     ))
     if planned is not None:
         # An image that is present needs no server.

@@ -6,11 +6,11 @@ import os
 import sys
 from typing import Any, Dict, List, Sequence
 
-from .. import report, report_progress, report_verify
-from ..core.audit import State, Verdict, judge, select_names
+from ..report import console as report, progress as report_progress, verify
 from ..store import Auditor, Usage
+from ..store.audit_rules import State, Verdict, judge, select_names
 from ..tools import threads
-from .context import FAILED_STATUS, Context
+from .context import Context, FAILED_STATUS
 
 #: Names in the one line that says what is damaged.
 SHOWN_NAMES = 3
@@ -75,7 +75,7 @@ def _audit(
     todo = set(names) - {finding.name for finding in known}
     total = sum(map(auditor.size, todo))
     kind = context.settings.progress
-    with report_verify.Watch(kind, total, console) as watch:
+    with verify.Watch(kind, total, console) as watch:
         # The largest first: then no thread is left alone with it at the end.
         found = threads.run_all(
             lambda name: auditor.examine(name, watch.advance),
@@ -88,8 +88,8 @@ def _audit(
         console = report.make_console(sys.stdout)
         if before:
             console.print('\nAfter the repair:')
-        report_verify.print_verdicts(verdicts, console)
-        console.print('\n' + report_verify.summary(
+        verify.print_verdicts(verdicts, console)
+        console.print('\n' + verify.summary(
             verdicts, watch.count, watch.seconds
         ))
     return verdicts
@@ -99,7 +99,7 @@ def _repair(
     context: Context, verdicts: Sequence[Verdict], damaged: Sequence[str]
 ) -> List[str]:
     """Repair images; return what cannot be repaired, and why."""
-    from ..repairing import Repair
+    from ..environments.repair import Repair
 
     problems: List[str] = []
     sources = context.repository.sources(context.store)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..publishing.documents import VIRT_NAME
+from ..lint.documents import VIRT_NAME
 from ..publishing.virt_index import write_virt_index
 from .context import Context
 

@@ -10,8 +10,8 @@ from typing import Dict, Iterable, List, Mapping, Optional
 
 from . import errors
 from .model import Chain, Image, Partial, Stored
-from .names import Names, own_place
 from .plan import Layer, Plan, Room, State
+from .store_names import Names, own_place
 
 #: What a block waits with for its decoder, at most, as compressors make them.
 SPOOL_BYTES = 16 * 2**20

@@ -6,12 +6,7 @@ from dataclasses import dataclass
 from typing import Iterable, Optional, Sequence, Tuple
 
 from .model import (
-    DIGEST_LENGTHS,
-    BaseName,
-    Digest,
-    Image,
-    ImageRef,
-    check_name,
+    BaseName, DIGEST_LENGTHS, Digest, Image, ImageRef, check_name,
 )
 
 

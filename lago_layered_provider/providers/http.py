@@ -19,22 +19,16 @@ from requests.utils import get_auth_from_url
 
 from .. import __version__
 from ..core.errors import TransferError
-from ..core.places import hide_secrets
+from ..index.source_places import hide_secrets
 from ..tools.deadline import Deadline
 from ..transfer.ports import FileInfo, Stream
 from . import Document
-from .http_deadline import (
-    SLOWEST_BYTES_A_SECOND, in_time, make_session,
-)
+from .http_deadline import SLOWEST_BYTES_A_SECOND, in_time, make_session
 from .http_errors import can_pass, network, refuse
 from .http_headers import (
-    find_coding,
-    find_validator,
-    may_be_same,
-    parse_range,
-    parse_size,
+    find_coding, find_validator, may_be_same, parse_range, parse_size,
 )
-from .http_stream import READ_BYTES, HttpStream, NoPart
+from .http_stream import HttpStream, NoPart, READ_BYTES
 from .lago_methods import LagoMethods
 
 #: `Accept-Encoding`: nginx and others drop Range when they compress on the

@@ -11,21 +11,18 @@ import threading
 import time
 from typing import Callable, Dict, List, Optional, Tuple
 
-from .. import disk_tools, qemu_img
-from ..core import errors, specs
+from ..core import errors
 from ..core.sizes import size_text
-from ..core.specs import Job
-from ..tools import tree
-from . import build_state
+from ..tools import disk_tools, qemu_img, tree
+from . import build_state, specs
 from .build_log import BuildLog, describe_failure
 from .build_state import Built
 from .fetching import fetch_ready
 from .local_images import read_format, used_bytes
 from .schedule import run_jobs
-from .scratch import (
-    disk_errors, find_others, scratch_directory, sync_file,
-)
+from .scratch import disk_errors, find_others, scratch_directory, sync_file
 from .spec_files import BuildPlan, read_plan
+from .specs import Job
 
 Say = Callable[[str], None]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Iterator, Optional, Sequence
 
 from ..core import errors
-from ..core.formats import LAST_BYTES
 from ..core.model import DIGEST_LENGTHS, Digest, Image, Unknown
+from ..formats.detect import LAST_BYTES
 from ..tools import files, tree
 from ..transfer import checking
 from ..transfer.decode import CorruptStream, decode_all

@@ -12,21 +12,20 @@ from typing import (
     Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple,
 )
 
-from .. import qemu_img
-from ..core import errors, publication
-from ..core.entry import strip_suffix
-from ..core.library import Library
-from ..core.model import NAME_PATTERN, Image
-from ..core.publication import Draft, Wishes
-from ..tools import threads
+from ..core import errors
+from ..core.model import Image, NAME_PATTERN
+from ..index.entry import strip_suffix
+from ..tools import qemu_img, threads
 from ..transfer.ports import Progress
-from . import finding, indexing
-from .content import read_original
-from .finding import File, Found
+from . import decide, indexing, originals
+from .decide import Draft, Wishes
 from .indexing import Before
+from .layout import HINT, Known, Place
+from .library import Library
 from .options import Options
+from .originals import File, Found
 from .packing import Packer, digest
-from .place import HINT, Known, Place
+from .reading_originals import read_original
 from .scratch import disk_errors
 from .writing import Writer, Written
 
@@ -102,7 +101,7 @@ class _Run:
         self._faults: List[str] = []
 
     def run(self) -> Publication:
-        files = finding.list_files(self._place.root)
+        files = originals.list_files(self._place.root)
         known = self._place.read_known()
         before = indexing.read_before(self._place, self._options, files, known)
         self._faults += before.faults
@@ -165,7 +164,7 @@ class _Run:
         """Look into what is new; leave out what holds nothing."""
         hollow: List[str] = []
         examined = (
-            finding.examine(
+            originals.examine(
                 self._place.root, file, before.listed, self._faults, hollow
             ) for file in files
         )
@@ -223,7 +222,7 @@ class _Run:
             each.file.path: Known(each.file.identity, short)
             for each, short in zip(found, results) if short is not None
         }
-        finding.drop_rebased(found, touched)
+        originals.drop_rebased(found, touched)
         return [
             each for each in found if each.file.path not in touched
         ], touched
@@ -254,7 +253,7 @@ class _Run:
         }
         drafts: List[Draft] = []
         try:
-            drafts = publication.decide(
+            drafts = decide.decide(
                 [each.original for each in found],
                 Library(before.images, places),
                 Wishes(self._version(), self._options.bases),

@@ -8,10 +8,9 @@ import os
 import re
 from typing import IO, Iterator, Optional
 
-from .. import qemu_img
 from ..core import errors
 from ..providers import make_provider
-from ..tools import tree
+from ..tools import qemu_img, tree
 from ..transfer.decode import CorruptStream, decode_all
 from .local_images import examine
 

@@ -7,15 +7,16 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
-from ..core import errors, index, index_writing
-from ..core.copies import PUBLISHED
-from ..core.entry import strip_suffix
-from ..core.index import Index, SourceSpec
-from ..core.model import SUFFIXES, Image, Unknown, check_name
+from ..core import errors
+from ..core.model import Image, SUFFIXES, Unknown, check_name
+from ..index import document, writing
+from ..index.document import Index, SourceSpec
+from ..index.entry import strip_suffix
 from ..tools import tree as disk
-from .finding import File
+from .copy_names import PUBLISHED
+from .layout import HINT, Known, Place, SIDECARS, SIGNATURE
 from .options import Options
-from .place import HINT, SIDECARS, SIGNATURE, Known, Place
+from .originals import File
 
 DAY_SECONDS = 86400
 
@@ -58,7 +59,7 @@ def read_before(
             after all was packed.
     """
     if options.key is not None:
-        from .. import gpg
+        from ..tools import gpg
 
         gpg.sign(b'', options.key)
     body = disk.read_file(place.index)
@@ -66,7 +67,7 @@ def read_before(
     if body is None:
         return Before(options.name or '', faults=tuple(faults))
     try:
-        found = index.parse_index(body, place.index)
+        found = document.parse_index(body, place.index)
     except errors.IndexFaults as error:
         return Before('', faults=(*faults, error.message), body=body)
     if options.name not in (None, found.name):
@@ -202,7 +203,7 @@ def write_index(
         lifetime = options.valid_days * DAY_SECONDS
 
     def render(timestamp: float) -> bytes:
-        return index_writing.render_document(index_writing.make_document(
+        return writing.render_document(writing.make_document(
             before.name, sources, images.values(), timestamp,
             None if lifetime is None else timestamp + int(lifetime),
         ))
@@ -267,7 +268,7 @@ def replace_index(
         if body != old:
             disk.write_file(place.index, body, sync=True)
     else:
-        from .. import gpg
+        from ..tools import gpg
 
         signature = gpg.sign(body, key)
         if old is not None and body != old:
@@ -287,7 +288,7 @@ def _read_back(place: Place, body: bytes) -> None:
     """Read an index as a client does, before it replaces the old one."""
     faults: List[str] = []
     try:
-        found = index.parse_index(body, place.index)
+        found = document.parse_index(body, place.index)
         for template, version, _ in found.entries():
             try:
                 found.image(template, version)
@@ -312,7 +313,7 @@ def write_verbatim(
         disk.write_file(place.index, body, sync=True)
         disk.remove_file(path)
     else:
-        from .. import gpg
+        from ..tools import gpg
 
         if old is not None:
             try:

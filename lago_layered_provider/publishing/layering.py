@@ -10,10 +10,10 @@ import os
 from dataclasses import dataclass
 from typing import Callable, List
 
-from .. import qemu_img
-from ..core import errors, safety
+from ..core import errors
 from ..core.sizes import size_text
-from ..tools import files
+from ..formats import qcow2_safety
+from ..tools import files, qemu_img
 from .local_images import LocalImage, read_header, used_bytes
 from .scratch import disk_errors, scratch_directory, show_file
 
@@ -83,7 +83,7 @@ def make_layer(
     made = Layer(
         path=output, base=name, base_format=base.format,
         virtual_size=header.virtual_size, image_size=image.used,
-        size=used_bytes(output), warnings=safety.find_oddities(
+        size=used_bytes(output), warnings=qcow2_safety.find_oddities(
             header, base_virtual_size=base.virtual_size
         ),
     )

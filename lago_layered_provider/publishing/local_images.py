@@ -6,9 +6,10 @@ import os
 from dataclasses import dataclass
 from typing import Iterator, List, Optional, Tuple
 
-from .. import backing
-from ..core import errors, formats, qcow2, safety
-from ..core.exporting import Link
+from ..core import errors
+from ..environments import backing_chain
+from ..environments.export_plan import Link
+from ..formats import detect, qcow2, qcow2_safety
 from ..tools import files
 
 
@@ -39,7 +40,7 @@ def examine(path: str) -> LocalImage:
     links: List[Link] = []
     try:
         fmt = read_format(path)
-        for link in backing.follow_chain(path, fmt):
+        for link in backing_chain.follow_chain(path, fmt):
             links.append(link)
             faults.extend(_check(link))
     except errors.LocalLayerError as error:
@@ -70,10 +71,10 @@ def read_format(path: str, declared: Optional[str] = None) -> str:
     if not os.path.isfile(path):
         raise ValueError('it is no file')
     with files.open_binary(path) as stream:
-        first = stream.read(formats.FIRST_BYTES)
+        first = stream.read(detect.FIRST_BYTES)
         size = stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, size - formats.LAST_BYTES))
-        return formats.tell_format(
+        stream.seek(max(0, size - detect.LAST_BYTES))
+        return detect.tell_format(
             first, declared=declared, size=size, last=stream.read()
         )
 
@@ -86,7 +87,7 @@ def read_header(path: str) -> qcow2.Qcow2Header:
         OSError: it cannot be read.
     """
     with files.open_binary(path) as stream:
-        length = qcow2.head_length(stream.read(formats.FIRST_BYTES))
+        length = qcow2.head_length(stream.read(detect.FIRST_BYTES))
         stream.seek(0)
         return qcow2.parse_header(stream.read(length))
 
@@ -103,7 +104,7 @@ def _check(link: Link) -> Iterator[str]:
         return
     header = read_header(link.path)
     name = header.backing_file
-    for danger in safety.find_dangers(
+    for danger in qcow2_safety.find_dangers(
         header, expected_backing=None if name is None else [name],
         file_size=os.path.getsize(link.path),
     ):

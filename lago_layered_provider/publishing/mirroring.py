@@ -14,27 +14,28 @@ import os
 from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ..core import copies, errors, resolve
-from ..core.index import Index
+from ..core import errors
 from ..core.model import BaseName, Image
-from ..core.places import hide_secrets
 from ..core.sizes import size_text
 from ..core.wanted import Wanted
-from ..repositories import ByPath
+from ..index import resolve
+from ..index.document import Index
+from ..index.source_places import hide_secrets
+from ..lint.verbatim import Verbatim, read_signature, read_verbatim
+from ..repositories.sources import Sources
+from ..repositories.where import ByPath
 from ..settings import Settings
-from ..sources import Sources
 from ..tools import threads
 from ..tools.files import measure
 from ..tools.tree import remove_file
 from ..transfer.fetch import can_differ
 from ..transfer.ports import Progress
-from . import indexing
+from . import copy_names, indexing
 from .copying import fetch_file, prove
 from .indexing import Before
+from .layout import Place
 from .options import Options
-from .place import Place
 from .scratch import disk_errors
-from .verbatim import Verbatim, read_signature, read_verbatim
 
 #: What a fetch leaves behind for the next run; `create` lets it be.
 FETCHING = '.fetching'
@@ -134,7 +135,7 @@ class _Mirror:
         handles, whole = self._prepare(pairs, options, before)
         todo = [
             pair for short, pair in pairs.items()
-            if not copies.is_there(pair[0], before.images.get(short))
+            if not copy_names.is_there(pair[0], before.images.get(short))
         ]
         self._check_room(todo, handles)
         # The largest first: nobody is left alone with it at the end.
@@ -173,11 +174,11 @@ class _Mirror:
             PublishError: with all that is in the way.
         """
         faults = list(before.faults)
-        handles = copies.name_files(
+        handles = copy_names.name_files(
             [image for image, _ in pairs.values()], before.images, faults
         )
         found, whole = self._sources.first(), None
-        if self._key is None and copies.is_whole(
+        if self._key is None and copy_names.is_whole(
             found, handles, before.images
         ):
             whole = read_verbatim(found, self._sources.settings)

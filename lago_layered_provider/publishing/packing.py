@@ -25,10 +25,10 @@ from typing import (
     IO, Callable, Deque, Iterable, Iterator, List, Optional, Tuple,
 )
 
-from .. import processes
 from ..core.model import Digest
-from ..core.zstd import make_seek_table
+from ..formats.zstd import make_seek_table
 from ..store import sparse
+from ..tools import processes
 from ..transfer.digester import Digester
 
 #: What can be decoded without the rest; lago-images uses the same.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Callable, List, Optional, Sequence, Set
 
-from ..core.specs import Job
 from ..tools import threads
+from .specs import Job
 
 
 def run_jobs(

@@ -12,15 +12,14 @@ from typing import (
     Any, Dict, Iterator, List, Mapping, Optional, Set, Tuple,
 )
 
-from .. import disk_tools, qemu_img
-from ..core import errors, specs
-from ..core.originals import RAW_ENDINGS, strip_endings
-from ..core.specs import Job, Spec
-from ..tools import files, tree
-from . import build_state
+from ..core import errors
+from ..tools import disk_tools, files, qemu_img, tree
+from . import build_state, specs
 from .build_state import Built
+from .layout import INDEX
 from .local_images import examine, read_format, read_header
-from .place import INDEX
+from .original import RAW_ENDINGS, strip_endings
+from .specs import Job, Spec
 
 #: A spec is a page of text.
 MAX_SPEC_BYTES = 2**20

@@ -8,19 +8,22 @@ import posixpath
 from dataclasses import replace
 from typing import Dict, List, Optional, Tuple
 
-from ..core import errors, index, places, virt_index, virt_sections
-from ..core.index import Index
-from ..core.lint import Level
-from ..core.lint_image import judge_image
+from ..core import errors
 from ..core.model import Image, Unknown
-from ..core.virt_index import Section
-from ..core.virt_sections import Offer
+from ..formats import virt_index
+from ..formats.virt_index import Section
+from ..index import document, source_places
+from ..index.document import Index
+from ..lint.documents import INDEX_NAME, VIRT_NAME
+from ..lint.findings import Level
+from ..lint.images import judge_image
+from ..lint.inspect import Inspector, Place
 from ..providers.file import FileProvider
-from ..sources import LOOKUP_THREADS
+from ..repositories.sources import LOOKUP_THREADS
 from ..tools import files, threads
 from ..tools.tree import read_file, write_file
-from .documents import INDEX_NAME, VIRT_NAME
-from .inspection import Inspector, Place
+from . import virt_sections
+from .virt_sections import Offer
 
 READ_BYTES = 1 << 20
 
@@ -75,7 +78,7 @@ class _Writer:
                 self._location, ['is not there'],
                 hint='Make it with: lago template-repo create',
             )
-        images = self._find_images(index.parse_index(data, self._location))
+        images = self._find_images(document.parse_index(data, self._location))
         offers = [
             offer for offer in threads.run_all(
                 self._make_offer, images, LOOKUP_THREADS
@@ -114,7 +117,7 @@ class _Writer:
             for version in found.versions(template):
                 try:
                     image = found.image(template, version)
-                    spec = places.find_places(
+                    spec = source_places.find_places(
                         found.source(image.source), self._location
                     )[0][0]
                 except errors.IndexFaults as error:

@@ -6,18 +6,17 @@ import os
 from dataclasses import dataclass
 from typing import Optional
 
-from .. import qemu_img
-from ..core.copies import PUBLISHED
-from ..core.entry import strip_suffix
 from ..core.errors import PublishError
-from ..core.model import SUFFIXES, BaseName, Image, ImageRef
-from ..core.publication import Draft
-from ..tools import tree
+from ..core.model import BaseName, Image, ImageRef, SUFFIXES
+from ..index.entry import strip_suffix
+from ..tools import qemu_img, tree
 from ..transfer.ports import Progress
-from .content import read_original
-from .finding import Found
+from .copy_names import PUBLISHED
+from .decide import Draft
+from .layout import HINT, Place, identify
+from .originals import Found
 from .packing import Packed, Packer, digest
-from .place import HINT, Place, identify
+from .reading_originals import read_original
 
 
 @dataclass(frozen=True)

@@ -36,14 +36,14 @@ nothing to see or all of it.
 
 from __future__ import annotations
 
-from ..core.record import Record
 from .auditing import Auditor
 from .directory import Store
 from .indexes import KeptIndex
 from .inventory import Inventory, Unfinished
-from .progress import Resume
+from .record import Record
 from .replacing import Replacing
 from .staging import Stage
+from .state import Resume
 from .usage import Usage
 
 __all__ = [

@@ -14,11 +14,11 @@ import stat
 from typing import Any, List, Optional, Tuple
 
 from ..core import errors
-from ..core.audit import Fault, Finding, Part
-from ..core.record import Record, parse_record
 from ..tools import files
 from . import finding, layout, proving
+from .audit_rules import Fault, Finding, Part
 from .proving import Advance
+from .record import Record, parse_record
 
 #: What `look` returns where no file of an image is.
 NOTHING = (None,) * 5

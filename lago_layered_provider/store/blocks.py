@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import Callable, Container, Dict, Optional, Tuple
 
 from ..core import errors
-from ..core.block import Block
+from ..formats.block import Block
 from ..tools import files
-from . import layout, progress, sparse
+from . import layout, sparse, state
 
 
 class BlockSpool:
@@ -84,8 +84,8 @@ class Blocks:
         paths: layout.Layout,
         name: str,
         fd: int,
-        done: progress.Progress,
-        save: Callable[[progress.Progress], None],
+        done: state.Progress,
+        save: Callable[[state.Progress], None],
     ) -> None:
         self._paths = paths
         self._name = name
@@ -178,7 +178,7 @@ class Blocks:
     def spooled(self) -> Dict[int, int]:
         """Return the bytes in each spool, by the block's offset."""
         with files.disk_errors(self._paths.root):
-            return progress.spool_sizes(self._paths, self._name)
+            return state.spool_sizes(self._paths, self._name)
 
     def drop_spools(self, keep: Container[int]) -> None:
         """Remove the spools that begin at other offsets."""

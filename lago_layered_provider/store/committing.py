@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 from typing import Any, Iterator, Mapping, Optional
 
-from ..core import errors, model, qcow2, rebase
-from ..core.record import Record
+from ..core import errors, model
+from ..formats import qcow2, qcow2_rebase
 from ..tools import files
-from . import layout, progress
+from . import layout, state
+from .record import Record
 
 #: Images are never changed once they are visible.
 IMAGE_MODE = 0o444
@@ -27,7 +28,7 @@ def read_verified(paths: layout.Layout, name: str) -> Record:
     Raises:
         StoreError: it is not.
     """
-    found = progress.read_progress(paths, name)
+    found = state.read_progress(paths, name)
     record = found and found.verified
     if record:
         staged = paths.tree.stat(paths.staged(name))
@@ -75,7 +76,7 @@ def commit_staged(
     _seal(paths, staged)
     paths.tree.rename(paths.staged(staged), paths.image(name))
     paths.tree.sync(paths.root)
-    progress.remove_staged(paths, staged)
+    state.remove_staged(paths, staged)
     if staged != name:
         paths.tree.remove(paths.head(staged))
 
@@ -150,12 +151,12 @@ def _set_backing(
             hint=f'Remove {paths.state(name)} and run it again.',
         )
     try:
-        head = rebase.rebase_header(published, f'./{base.name}', base.format)
+        head = qcow2_rebase.rebase_header(published, f'./{base.name}', base.format)
     except qcow2.BadHeader as error:
         raise errors.StoreError(
             f'{name}: its base {base.name} cannot be set: {error}'
         ) from error
-    fd = progress.open_staged(paths, name)
+    fd = state.open_staged(paths, name)
     try:
         files.write_all(fd, memoryview(head), 0)
     finally:

@@ -13,9 +13,7 @@ import lockfile
 
 from ..core import errors, model, plan
 from ..tools import files, locks
-from . import (
-    committing, finding, indexes, layout, progress, space, staging,
-)
+from . import committing, finding, indexes, layout, space, staging, state
 
 
 class Store:
@@ -46,12 +44,12 @@ class Store:
                 tree.make_directory(directory)
                 tree.check_writable(directory)
             tree.check_movable(self._paths.partial)
-            progress.sweep(self._paths, self._is_visible)
+            state.sweep(self._paths, self._is_visible)
 
     def clear(self) -> None:
         """Clear away what kills left behind, where the store allows it."""
         with contextlib.suppress(OSError):
-            progress.sweep(self._paths, self._is_visible)
+            state.sweep(self._paths, self._is_visible)
 
     def find(self, name: str) -> Optional[model.Stored]:
         """Return a visible image, None when it is not there.
@@ -116,7 +114,7 @@ class Store:
                 anything else do not count as fetched.
         """
         with files.disk_errors(self.root, reading=True):
-            return progress.read_partial(self._paths, name, identity)
+            return state.read_partial(self._paths, name, identity)
 
     @contextlib.contextmanager
     def stage(

@@ -6,9 +6,10 @@ import re
 import stat
 from typing import Iterable, List, Optional, Tuple
 
-from ..core import errors, model, qcow2, safety
-from ..core.record import Record, parse_record
+from ..core import errors, model
+from ..formats import qcow2, qcow2_safety
 from . import layout
+from .record import Record, parse_record
 
 #: Enough for the header's fixed part, where the cluster size is.
 _FIRST_BYTES = 104
@@ -139,7 +140,7 @@ def _check_foreign(
             base = layout.check_store_name(name[2:])
         except errors.StoreError:
             base = None
-    dangers = safety.find_dangers(
+    dangers = qcow2_safety.find_dangers(
         header,
         expected_backing=None if base is None else {f'./{base}'},
         file_size=size,

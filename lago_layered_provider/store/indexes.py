@@ -18,7 +18,7 @@ import zlib
 from dataclasses import dataclass
 from typing import BinaryIO, Iterable, List, Optional
 
-from ..core import places
+from ..index import source_places
 from ..tools.files import FILE_MODE
 from . import layout
 
@@ -66,7 +66,7 @@ def keep_index(
     """
     parts = [body, table or b'', signature or b'']
     head = json.dumps({
-        'url': places.hide_secrets(places.identity_of(url)),
+        'url': source_places.hide_secrets(source_places.identity_of(url)),
         'validator': validator,
         'fetched': time.time(),
         'lengths': [len(part) for part in parts],
@@ -89,7 +89,7 @@ def _is_private(url: str, body: bytes) -> bool:
     It came for a password, or holds addresses with one.
     """
     return (
-        places.hide_secrets(url) != url or _SECRET.search(body) is not None
+        source_places.hide_secrets(url) != url or _SECRET.search(body) is not None
     )
 
 
@@ -110,7 +110,7 @@ def kept_index(
             )
         validator = head['validator']
         if (
-            head['url'] != places.hide_secrets(places.identity_of(url))
+            head['url'] != source_places.hide_secrets(source_places.identity_of(url))
             or not isinstance(validator, (str, type(None)))
             or signed != bool(signature)
         ):
@@ -153,5 +153,5 @@ def _checksum(parts: Iterable[bytes]) -> int:
 
 
 def _path(paths: layout.Layout, url: str, signed: bool) -> str:
-    name = places.identity_of(url)
+    name = source_places.identity_of(url)
     return paths.index(f'{name} signed' if signed else name)

@@ -11,7 +11,7 @@ import lockfile
 
 from ..core import errors, model
 from ..tools import files
-from . import finding, layout, progress
+from . import finding, layout, state
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Inventory:
             name for name in map(_image_of, entries)
             if layout.is_store_name(name)
         }):
-            here = progress.read_partial(self._paths, name, None)
+            here = state.read_partial(self._paths, name, None)
             found.append(Unfinished(
                 name, here.fetched if here else 0, self._size(name),
                 self._holder(name),
@@ -104,12 +104,12 @@ class Inventory:
         """
         with self._locked(name), files.disk_errors(self._paths.root):
             # The state of an earlier one would speak for these bytes.
-            progress.remove_staged(self._paths, name)
+            state.remove_staged(self._paths, name)
             with contextlib.suppress(FileNotFoundError):
                 self._paths.tree.rename(
                     self._paths.image(name), self._paths.staged(name)
                 )
-            progress.remove_unseen(self._paths, name)
+            state.remove_unseen(self._paths, name)
 
     def remove_unfinished(self, name: str) -> None:
         """Remove what was fetched of an image.
@@ -119,9 +119,9 @@ class Inventory:
         """
         with self._locked(name), files.disk_errors(self._paths.root):
             if self._paths.tree.exists(self._paths.image(name)):
-                progress.remove_staged(self._paths, name)
+                state.remove_staged(self._paths, name)
             else:
-                progress.remove_unseen(self._paths, name)
+                state.remove_unseen(self._paths, name)
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:

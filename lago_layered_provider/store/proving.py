@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 from typing import BinaryIO, Callable, Iterator, List, Optional, Tuple
 
-from ..core import model, qcow2, rebase
-from ..core.audit import Fault, Part
-from ..core.record import Record, parse_record
+from ..core import model
+from ..formats import qcow2, qcow2_rebase
 from . import layout
+from .audit_rules import Fault, Part
+from .record import Record, parse_record
 
 READ_BYTES = 2**20
 
@@ -106,7 +107,7 @@ def _rebased(
         base = parse_record(paths.tree.read_object(paths.record(backing)))
         formats = (base.format,) if base else model.FORMATS
         return [
-            rebase.rebase_header(head, f'./{backing}', each)
+            qcow2_rebase.rebase_header(head, f'./{backing}', each)
             for each in formats
         ]
     except qcow2.BadHeader:

@@ -14,10 +14,10 @@ import threading
 from typing import Any, Callable, ContextManager, Iterator, Mapping, Optional
 
 from ..core import errors, model, plan
-from ..core.record import Record
 from ..tools import files, locks, openers
 from . import auditing, committing, layout, staging
 from .directory import Store
+from .record import Record
 
 #: No version of a template is called so; a prune removes what is left there.
 COPY_ENDING = '+repair'

@@ -14,9 +14,9 @@ import os
 from typing import Callable, Dict, Iterator, List, Mapping
 
 from ..core import plan
-from ..core.record import is_count
 from ..tools import files
 from . import layout
+from .record import is_count
 
 
 class Space:

@@ -12,7 +12,7 @@ from typing import Callable, Iterator, Optional
 
 from ..core.planning import SPOOL_BYTES
 from ..tools import files
-from . import layout, progress
+from . import layout, state
 
 READ_BYTES = 2**20
 
@@ -53,7 +53,7 @@ class Spool:
         self.start = start
         self._try_open(0)
         self.end = max(self.end, start + self.size)
-        progress.remove_spools(self._paths, self._name, keep=start)
+        state.remove_spools(self._paths, self._name, keep=start)
 
     def append(self, data: bytes) -> None:
         """Add bytes at the end; the file is created with the first ones."""
@@ -103,7 +103,7 @@ class Spool:
     def remove(self) -> None:
         """Close and remove all spools of the image."""
         self.close()
-        progress.remove_spools(self._paths, self._name)
+        state.remove_spools(self._paths, self._name)
 
     def _is_too_large(self, size: int) -> bool:
         """Tell whether it would take room that images need."""

@@ -17,11 +17,12 @@ import os
 from dataclasses import replace
 from typing import Callable, Iterator, Optional
 
-from ..core import errors, qcow2
-from ..core.record import Record
+from ..core import errors
+from ..formats import qcow2
 from ..tools import files
-from . import layout, progress, sparse, spool
+from . import layout, sparse, spool, state
 from .blocks import Blocks
+from .record import Record
 
 READ_BYTES = 2**20
 
@@ -54,9 +55,9 @@ class Stage:
         self._keep_free = keep_free
         self._position = 0
         with files.disk_errors(paths.root):
-            self._fd = progress.open_staged(paths, name)
+            self._fd = state.open_staged(paths, name)
             try:
-                found = progress.read_progress(paths, name)
+                found = state.read_progress(paths, name)
                 if found is not None and self._can_use(found):
                     self._progress = found
                     self._position = found.produced
@@ -88,7 +89,7 @@ class Stage:
         with files.disk_errors(self._paths.root):
             return bool(
                 now.consumed or now.ahead
-                or any(progress.spool_sizes(self._paths, self.name).values())
+                or any(state.spool_sizes(self._paths, self.name).values())
             )
 
     @property
@@ -110,7 +111,7 @@ class Stage:
             self._paths, self.name, self._fd, self._progress, self._save
         )
 
-    def resume(self) -> progress.Resume:
+    def resume(self) -> state.Resume:
         """Go back to the last checkpoint; may be called again and again.
 
         Blocks that are done beyond it are forgotten.
@@ -126,7 +127,7 @@ class Stage:
             else:
                 self._spool.remove()
         self._position = now.produced
-        return progress.Resume(
+        return state.Resume(
             now.validator, now.consumed, now.produced, now.preamble,
             self._spool.size,
         )
@@ -281,7 +282,7 @@ class Stage:
         with files.disk_errors(self._paths.root):
             self._forget()
             os.ftruncate(self._fd, 0)
-            self._save(progress.Progress(self._identity))
+            self._save(state.Progress(self._identity))
             self._spool.begin(0)
         self._position = 0
 
@@ -289,8 +290,8 @@ class Stage:
         """Remove all of it; the stage is of no more use."""
         with files.disk_errors(self._paths.root):
             self._forget()
-            progress.remove_staged(self._paths, self.name)
-        self._progress = progress.Progress(self._identity)
+            state.remove_staged(self._paths, self.name)
+        self._progress = state.Progress(self._identity)
         self._position = 0
         self.close()
 
@@ -301,11 +302,11 @@ class Stage:
         if fd >= 0:
             os.close(fd)
 
-    def _save(self, now: progress.Progress) -> None:
-        progress.write_progress(self._paths, self.name, now)
+    def _save(self, now: state.Progress) -> None:
+        state.write_progress(self._paths, self.name, now)
         self._progress = now
 
-    def _can_use(self, found: progress.Progress) -> bool:
+    def _can_use(self, found: state.Progress) -> bool:
         """Tell whether a state belongs to this image and to its file."""
         size = os.fstat(self._fd).st_size
         if found.identity != self._identity:

@@ -16,9 +16,9 @@ from typing import (
 import lockfile
 
 from ..core import errors
-from ..core.usage import UsageNote, parse_note
 from ..tools import files, locks
 from . import layout
+from .usage_notes import UsageNote, parse_note
 
 
 class Usage:

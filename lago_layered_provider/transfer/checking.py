@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from typing import Dict, Tuple, Union
 
-from ..core import errors, formats
+from ..core import errors
 from ..core.model import Digest, Image, Unknown
+from ..formats import detect
 from .ports import Stream
 from .retries import WrongAnswer
 from .store_ports import Stage
@@ -57,7 +58,7 @@ def check_total(image: Image, stream: Stream, location: str) -> None:
         first = b''
         if stream.start == 0:
             with contextlib.suppress(errors.TransferError):
-                first = stream.read(formats.FIRST_BYTES)
+                first = stream.read(detect.FIRST_BYTES)
         raise errors.SizeMismatch(
             str(image.ref), what=f'size of {location}',
             expected=f'{expected} bytes',
@@ -95,8 +96,8 @@ def _comma_kind(
     first: bytes, compression: Union[str, None, Unknown] = None
 ) -> str:
     """Return what a wrong file is, '' if its first bytes do not tell."""
-    kind = formats.name_kind(first)
-    own = formats.MAGICS.get(str(compression), ())
+    kind = detect.name_kind(first)
+    own = detect.MAGICS.get(str(compression), ())
     if kind is None or first.startswith(own):
         return ''
     return f', {kind}'

@@ -15,7 +15,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Collection, Dict, Iterable, List, Optional
 
-from ..core.block import Block
+from ..formats.block import Block
 
 #: The most that one request asks for, as a rule.
 RUN_BYTES = 16 << 20

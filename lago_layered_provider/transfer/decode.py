@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import Iterable, Iterator, Optional
 
-from ..core.formats import MAGICS
+from ..formats.detect import MAGICS
 from .decoders import Checkpoint, Decoder, MemberDecoder, PlainDecoder
 from .parallel import BlockPool, ParallelXzDecoder
 from .units import CorruptStream, open_gzip, open_zstd

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, Iterator, Optional, Protocol, Sequence
 
-from ..core import formats
-from .units import PIECE_BYTES, CorruptStream, Opened, Unit
+from ..formats import detect
+from .units import CorruptStream, Opened, PIECE_BYTES, Unit
 
 #: Input is handled in slices: decoders copy what is left of it at the end
 #: of each unit, and a file may consist of many tiny ones.
@@ -143,7 +143,7 @@ class MemberDecoder:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         if self._position + len(self._pending) == len(self._first):
-            self._first = (self._first + data)[:formats.FIRST_BYTES]
+            self._first = (self._first + data)[:detect.FIRST_BYTES]
         for at in range(0, len(data), SLICE_BYTES):
             self._pending += data[at:at + SLICE_BYTES]
             try:
@@ -153,7 +153,7 @@ class MemberDecoder:
 
     def _explain(self, error: CorruptStream) -> CorruptStream:
         """Return a better error for a file of another kind."""
-        kind = formats.name_kind(self._first)
+        kind = detect.name_kind(self._first)
         if kind is None or self._first.startswith(tuple(self._magics)):
             return error
         return CorruptStream(f'this is {kind}')

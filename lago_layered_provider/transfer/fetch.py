@@ -16,7 +16,7 @@ from typing import Callable, Mapping, Optional, Tuple
 from ..core import errors
 from ..core.model import Digest, Image
 from ..core.plan import Layer, Plan
-from ..core.record import Record
+from ..store.record import Record
 from . import checking
 from .block_receiver import BlockReceiver
 from .connections import Connections, Crowded

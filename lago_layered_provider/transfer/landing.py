@@ -13,16 +13,16 @@ import functools
 import threading
 from typing import ContextManager, Dict, Optional, Tuple
 
-from ..core.block import Block
-from ..core.block_map import BlockMap
 from ..core.model import Digest, Image
+from ..formats.block import Block
+from ..formats.blocks import BlockMap
 from . import checking
-from .behind import Behind
 from .claims import Claims, Part
+from .digests import Behind
 from .jobs import Jobs
 from .mapping import Mapped
 from .shared import Shared
-from .store_ports import Blocks, BlockSpool, Stage
+from .store_ports import BlockSpool, Blocks, Stage
 from .target import Target
 from .units import CorruptStream, Unit, open_zstd
 

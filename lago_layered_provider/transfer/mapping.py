@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional, Union
 
-from ..core import xz
-from ..core.block import Needed
-from ..core.block_map import BlockMap, read_map
 from ..core.model import Image, Unknown
+from ..formats import xz
+from ..formats.block import Needed
+from ..formats.blocks import BlockMap, read_map
 from . import checking
 from .ports import Provider, Stream
 from .shared import OpenStreams

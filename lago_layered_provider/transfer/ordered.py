@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Deque, Dict, Iterable, Iterator, List, Tuple
 
-from ..core.block import Block
 from ..core.model import Digest, Image
+from ..formats.block import Block
 from .claims import Claims, Part
 from .jobs import Jobs
 from .mapping import Mapped

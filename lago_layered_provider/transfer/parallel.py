@@ -20,7 +20,7 @@ from typing import Callable, Deque, Iterable, Iterator, List, Optional
 
 from ..tools.threads import Workers
 from .decoders import Checkpoint
-from .units import PIECE_BYTES, CorruptStream, Unit
+from .units import CorruptStream, PIECE_BYTES, Unit
 from .xz_decoder import XzDecoder
 
 #: lago-images makes blocks of 16 MiB (``xz --block-size=16777216``); what

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Callable, Iterator, Optional, Tuple
 
-from ..core import errors, formats
+from ..core import errors
 from ..core.model import Digest, Image, Unknown
+from ..formats import detect
 from . import checking
 from .decode import BlockPool, CorruptStream, make_decoder
 from .digester import Digester
@@ -103,7 +104,7 @@ class Receiver:
         except CorruptStream as error:
             raise self._damaged(error) from None
         self._stage.finish()
-        first = self._stage.head(formats.FIRST_BYTES)
+        first = self._stage.head(detect.FIRST_BYTES)
         checking.check_size(
             self._image, self.produced, self.location, first
         )

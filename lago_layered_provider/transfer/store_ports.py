@@ -16,9 +16,9 @@ from typing import (
     Tuple,
 )
 
-from ..core.block import Block
 from ..core.model import Stored
-from ..core.record import Record
+from ..formats.block import Block
+from ..store.record import Record
 
 
 class Resume(Protocol):

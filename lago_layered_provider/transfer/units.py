@@ -13,8 +13,8 @@ from typing import (
     Callable, DefaultDict, Iterator, List, Optional, Protocol, Type,
 )
 
-from ..core import xz, zstd
 from ..core.sizes import size_text
+from ..formats import xz, zstd
 
 #: The most that a decoder yields at once.
 PIECE_BYTES = 1 << 20

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional, Protocol, Tuple
 
-from ..core import errors, formats, qcow2, safety
-from ..core.backing_names import Accepted
+from ..core import errors
 from ..core.model import Image
+from ..formats import detect, qcow2, qcow2_safety
+from ..index.backing_names import Accepted
 
 
 class Complete(Protocol):
@@ -58,9 +59,9 @@ def verify_staged(
     """
     name = str(image.ref)
     try:
-        found = formats.tell_format(
-            stage.head(formats.FIRST_BYTES), declared=image.format,
-            size=stage.size, last=stage.tail(formats.LAST_BYTES),
+        found = detect.tell_format(
+            stage.head(detect.FIRST_BYTES), declared=image.format,
+            size=stage.size, last=stage.tail(detect.LAST_BYTES),
         )
         if found == 'raw' and base is not None:
             raise ValueError(
@@ -72,7 +73,7 @@ def verify_staged(
         return Verified('raw', stage.size)
     header = _read_safe_header(image, base, stage, url)
     return Verified('qcow2', header.virtual_size, tuple(
-        safety.find_oddities(header, base_virtual_size=base_virtual_size)
+        qcow2_safety.find_oddities(header, base_virtual_size=base_virtual_size)
     ))
 
 
@@ -81,11 +82,11 @@ def _read_safe_header(
 ) -> qcow2.Qcow2Header:
     name = str(image.ref)
     try:
-        length = qcow2.head_length(stage.head(formats.FIRST_BYTES))
+        length = qcow2.head_length(stage.head(detect.FIRST_BYTES))
         header = qcow2.parse_header(stage.head(length))
     except qcow2.BadHeader as error:
         raise errors.UnsafeImage(name, [str(error)], url=url) from None
-    dangers = safety.find_dangers(
+    dangers = qcow2_safety.find_dangers(
         header,
         expected_backing=(
             Accepted(base.ref, base.handle, base.digests) if base else None

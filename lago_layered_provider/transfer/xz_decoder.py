@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import List, Optional
 
-from ..core import xz, xz_index
-from ..core.block import Needed
+from ..formats import xz, xz_index
+from ..formats.block import Needed
 from .decoders import Checkpoint, MemberDecoder
 from .units import CorruptStream, Unit, open_xz
 

@@ -143,7 +143,7 @@ def read_until(terminal: int, text: str) -> None:
 def test_other_commands_do_not_pay(box: LagoSandbox) -> None:
     code = (
         'import sys, lago_layered_provider.lago_plugin, '
-        'lago_layered_provider.cli; '
+        'lago_layered_provider.commands.parser; '
         'sys.exit(any(name.split(".")[0] in ("argcomplete", "rich") '
         'for name in sys.modules))'
     )

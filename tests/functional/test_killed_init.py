@@ -7,7 +7,7 @@ from typing import Dict, Iterator
 
 import pytest
 
-from lago_layered_provider.lago_repair_prefix import MARKER
+from lago_layered_provider.plugin.repair_prefix import MARKER
 from tests.lab import (
     DiskImage, LagoSandbox, Publisher, RudeServer, guest_digest,
 )

@@ -579,10 +579,10 @@ utils.qemu_rebase({str(disk)!r}, '')
 def test_other_commands_stay_as_they_are(
     command: List[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lago_layered_provider import lago_repair
+    from lago_layered_provider.plugin import repair
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'base').write_bytes(bytes(1024))
-    assert lago_repair.name_backing_format(command) == command
+    assert repair.name_backing_format(command) == command
 
 
 class EndedChannel:
@@ -615,12 +615,12 @@ class EndedChannel:
 
 
 def test_ssh_ends_with_its_command(tmp_path: Path) -> None:
-    from lago_layered_provider import lago_repair_vms
+    from lago_layered_provider.plugin import repair_vms
     typed = tmp_path / 'typed'
     typed.write_bytes(bytes(100))
     with open(typed, 'rb') as stdin, open(os.devnull, 'rb') as quiet:
         channel = EndedChannel(quiet.fileno())
-        drain = lago_repair_vms._Drain(channel, stdin, None, None)
+        drain = repair_vms._Drain(channel, stdin, None, None)
         assert drain.run() == (b'', b'')
 
 

@@ -9,10 +9,10 @@ from typing import List, Optional
 
 import pytest
 
-from lago_layered_provider.core.qcow2_peek import (
+from lago_layered_provider.formats.qcow2_peek import (
     FIRST_BYTES, largest_file, peek_header, peek_length,
 )
-from lago_layered_provider.core.zstd import parse_content_size
+from lago_layered_provider.formats.zstd import parse_content_size
 from tests.lab import require, run
 
 MIB = 1 << 20

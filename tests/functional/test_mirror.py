@@ -13,11 +13,11 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Set
 
 import pytest
 
+from lago_layered_provider.lint.run import lint_repository
 from lago_layered_provider.publishing import create, mirroring
-from lago_layered_provider.publishing.linting import lint_repository
 from lago_layered_provider.publishing.options import Options
-from lago_layered_provider.report import make_console
-from lago_layered_provider.report_progress import Progress, make_progress
+from lago_layered_provider.report.console import make_console
+from lago_layered_provider.report.progress import Progress, make_progress
 from lago_layered_provider.settings import Settings
 from tests.lab import (
     DiskImage, LagoSandbox, Nginx, Publisher, RudeServer, check_disks,

@@ -21,8 +21,8 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
 
 import pytest
 
-from lago_layered_provider.core import xz_index
 from lago_layered_provider.core.errors import SettingsError, TransferError
+from lago_layered_provider.formats import xz_index
 from lago_layered_provider.providers import (
     http as http_provider, http_deadline, make_provider, read_document,
 )
@@ -32,7 +32,7 @@ from lago_layered_provider.providers.http_deadline import (
     SLOWEST_BYTES_A_SECOND,
 )
 from lago_layered_provider.providers.mirrored import Mirrored
-from lago_layered_provider.repositories import ByPath
+from lago_layered_provider.repositories.where import ByPath
 from lago_layered_provider.settings import Settings
 from lago_layered_provider.store import Store
 from lago_layered_provider.tools.deadline import Deadline

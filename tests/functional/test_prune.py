@@ -17,13 +17,15 @@ from typing import Any, Dict, List, Optional, Set
 
 import pytest
 
-from lago_layered_provider import prefixes
 from lago_layered_provider.commands import Context, pruning
 from lago_layered_provider.core.model import Digest
-from lago_layered_provider.core.record import Record
-from lago_layered_provider.repository import TemplateRepository
+from lago_layered_provider.environments import survey
+from lago_layered_provider.repositories.template_repository import (
+    TemplateRepository,
+)
 from lago_layered_provider.settings import Settings
 from lago_layered_provider.store import Store, Usage
+from lago_layered_provider.store.record import Record
 from tests.lab import (
     DiskImage, Finished, LagoSandbox, Publisher, check_disks, guest_digest,
     init_well, run,
@@ -396,7 +398,7 @@ class Player:
             self.write(disk)
             self.disks[disk] = guest_digest(disk)
         Usage(self.store.root).note(
-            prefixes.read_note(str(prefix), self.store.root).note
+            survey.read_note(str(prefix), self.store.root).note
         )
 
     def remove_environment(self) -> None:

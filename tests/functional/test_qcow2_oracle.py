@@ -12,15 +12,15 @@ from typing import Any, List, Mapping, Optional, Tuple
 
 import pytest
 
-from lago_layered_provider import processes, qemu_img
-from lago_layered_provider.core.backing_names import accepted_backings
 from lago_layered_provider.core.errors import ToolError
 from lago_layered_provider.core.model import ImageRef
-from lago_layered_provider.core.qcow2 import (
+from lago_layered_provider.formats.qcow2 import (
     BadHeader, Qcow2Header, head_length, parse_header,
 )
-from lago_layered_provider.core.rebase import rebase_header
-from lago_layered_provider.core.safety import find_dangers
+from lago_layered_provider.formats.qcow2_rebase import rebase_header
+from lago_layered_provider.formats.qcow2_safety import find_dangers
+from lago_layered_provider.index.backing_names import accepted_backings
+from lago_layered_provider.tools import processes, qemu_img
 
 MIB = 1 << 20
 BASE = accepted_backings(ImageRef('lab', 'base', 'v1'), 'base.qcow2')

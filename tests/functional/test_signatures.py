@@ -16,12 +16,12 @@ from typing import Any, Dict, Iterator, List, Optional
 
 import pytest
 
-from lago_layered_provider import gpg
 from lago_layered_provider.core import errors
-from lago_layered_provider.core.index import Index
-from lago_layered_provider.repositories import ByName, ByPath
+from lago_layered_provider.index.document import Index
+from lago_layered_provider.repositories.where import ByName, ByPath
 from lago_layered_provider.settings import Settings
 from lago_layered_provider.store import Store
+from lago_layered_provider.tools import gpg
 from tests.lab import (
     DiskImage, LagoSandbox, Nginx, Publisher, init_well, require, run,
 )
@@ -722,7 +722,7 @@ def test_added_git_repository(
 SCRIPT = '''
 import sys
 from lago_layered_provider import __main__
-from lago_layered_provider.repositories import ByPath
+from lago_layered_provider.repositories.where import ByPath
 ByPath(sys.argv[1]).read(__main__._read_settings(), print)
 '''
 

@@ -318,7 +318,7 @@ def test_without_the_rights_of_root(tmp_path: Path) -> None:
 
 
 AS_USER = """
-from lago_layered_provider.core.usage import UsageNote
+from lago_layered_provider.store.usage_notes import UsageNote
 from lago_layered_provider.store import Inventory, Usage
 
 os.umask({umask})

@@ -8,10 +8,12 @@ from typing import Dict, List, Optional
 
 import pytest
 
-from lago_layered_provider.added_repositories import AddedRepositories
 from lago_layered_provider.core import errors
-from lago_layered_provider.index_reading import Fetched
-from lago_layered_provider.repos_directory import Added, ReposDirectory
+from lago_layered_provider.repositories.added import AddedRepositories
+from lago_layered_provider.repositories.added_files import (
+    Added, ReposDirectory,
+)
+from lago_layered_provider.repositories.reading import Fetched
 
 INDEX = {'name': 'office', 'sources': {}, 'templates': {'a': {}}}
 URL = 'http://templates.example.com/repo.metadata'

@@ -11,10 +11,10 @@ from typing import List
 import pytest
 
 from lago_layered_provider.core import errors
-from lago_layered_provider.core.audit import (
+from lago_layered_provider.store import Auditor
+from lago_layered_provider.store.audit_rules import (
     Fault, Finding, Part, State, judge, select_names,
 )
-from lago_layered_provider.store import Auditor
 from lago_layered_provider.tools.openers import find_openers
 
 BASE, LAYER, TOP = 'lab:base:v1', 'lab:layer:v1', 'lab:top:v1'

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lago_layered_provider.core.model import Digest
-from lago_layered_provider.transfer.behind import BUFFER_BYTES, Behind
+from lago_layered_provider.transfer.digests import BUFFER_BYTES, Behind
 
 
 class Written:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_layered_provider.core import xz, zstd
-from lago_layered_provider.core.block import Block, Needed
-from lago_layered_provider.core.block_map import (
-    LARGEST_BLOCK_BYTES, PIECE_BYTES, BlockMap, read_map,
+from lago_layered_provider.formats import xz, zstd
+from lago_layered_provider.formats.block import Block, Needed
+from lago_layered_provider.formats.blocks import (
+    BlockMap, LARGEST_BLOCK_BYTES, PIECE_BYTES, read_map,
 )
 
 MIB = 1 << 20

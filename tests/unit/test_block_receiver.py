@@ -22,15 +22,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lago_layered_provider.core import zstd
-from lago_layered_provider.core.block_map import BlockMap, read_map
 from lago_layered_provider.core.errors import (
     Cancelled, LayeredError, SizeMismatch, TransferError,
 )
-from lago_layered_provider.core.formats import FIRST_BYTES
 from lago_layered_provider.core.model import Digest, Image, ImageRef
-from lago_layered_provider.report import make_console
-from lago_layered_provider.report_progress import Lines, make_progress
+from lago_layered_provider.formats import zstd
+from lago_layered_provider.formats.blocks import BlockMap, read_map
+from lago_layered_provider.formats.detect import FIRST_BYTES
+from lago_layered_provider.report.console import make_console
+from lago_layered_provider.report.progress import Lines, make_progress
 from lago_layered_provider.store import Stage, Store
 from lago_layered_provider.transfer import ordered, retries
 from lago_layered_provider.transfer.block_receiver import BlockReceiver

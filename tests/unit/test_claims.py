@@ -12,10 +12,10 @@ from hypothesis.stateful import (
     RuleBasedStateMachine, initialize, invariant, precondition, rule,
 )
 
-from lago_layered_provider.core.block import Block
+from lago_layered_provider.formats.block import Block
 from lago_layered_provider.transfer.claims import (
-    FIRST_QUIET_SECONDS, MEASURED_BYTES, QUIET_SECONDS, RUN_BYTES, Claims,
-    Part, Run,
+    Claims, FIRST_QUIET_SECONDS, MEASURED_BYTES, Part, QUIET_SECONDS,
+    RUN_BYTES, Run,
 )
 
 KIB, MIB = 1 << 10, 1 << 20

@@ -11,16 +11,19 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import pytest
 
-from lago_layered_provider import cli, environment
 from lago_layered_provider.commands import (
-    FAILED_STATUS, MODULES, NO_ROOM_STATUS, Context, find_command, planning,
+    Context, FAILED_STATUS, MODULES, NO_ROOM_STATUS, find_command,
+    parser as cli, planning,
 )
 from lago_layered_provider.commands.holding import find_image
 from lago_layered_provider.commands.publishing import read_options
 from lago_layered_provider.core import errors
-from lago_layered_provider.init_document import load_init_file
-from lago_layered_provider.repositories import ByPath
-from lago_layered_provider.repository import TemplateRepository
+from lago_layered_provider.environments import environment
+from lago_layered_provider.environments.init_document import load_init_file
+from lago_layered_provider.repositories.template_repository import (
+    TemplateRepository,
+)
+from lago_layered_provider.repositories.where import ByPath
 from lago_layered_provider.settings import read_settings
 from lago_layered_provider.store import Store
 

@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 
 from lago_layered_provider.core.errors import TransferError
 from lago_layered_provider.transfer.claims import Run
-from lago_layered_provider.transfer.connections import (
-    Connections, Crowded,
-)
+from lago_layered_provider.transfer.connections import Connections, Crowded
 from lago_layered_provider.transfer.ports import Provider
 
 SECONDS = 20

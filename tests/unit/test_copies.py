@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_layered_provider.core.copies import is_there, is_whole, name_files
-from lago_layered_provider.core.index import SourceSpec, parse_index
-from lago_layered_provider.core.index_writing import (
-    make_document, render_document,
-)
 from lago_layered_provider.core.model import Digest, Image, ImageRef
+from lago_layered_provider.index.document import SourceSpec, parse_index
+from lago_layered_provider.index.writing import make_document, render_document
+from lago_layered_provider.publishing.copy_names import (
+    is_there, is_whole, name_files,
+)
 from tests.unit.strategies import digest_of
 
 BESIDE = SourceSpec('file', {'root': '.'})

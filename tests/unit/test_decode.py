@@ -14,11 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_layered_provider.core import xz_index
+from lago_layered_provider.formats import xz_index
 from lago_layered_provider.transfer.decode import (
-    Checkpoint,
-    CorruptStream,
-    make_decoder,
+    Checkpoint, CorruptStream, make_decoder,
 )
 from lago_layered_provider.transfer.units import PIECE_BYTES, XzBlocks
 

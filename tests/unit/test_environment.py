@@ -9,18 +9,23 @@ from typing import Any, Dict, List, Optional
 
 import pytest
 
-from lago_layered_provider import initlock, providers
+from lago_layered_provider import providers
 from lago_layered_provider.core.errors import (
     IndexFaults, NotAsLocked, TransferError,
 )
 from lago_layered_provider.core.model import Digest, ImageRef
 from lago_layered_provider.core.wanted import Pin, Wanted
-from lago_layered_provider.environment import Environment, read_environment
+from lago_layered_provider.environments import lock_file
+from lago_layered_provider.environments.environment import (
+    Environment, read_environment,
+)
 from lago_layered_provider.providers import Document
-from lago_layered_provider.repositories import (
+from lago_layered_provider.repositories.template_repository import (
+    TemplateRepository,
+)
+from lago_layered_provider.repositories.where import (
     ByName, ByPath, Repository, search_order,
 )
-from lago_layered_provider.repository import TemplateRepository
 from lago_layered_provider.settings import Settings
 from lago_layered_provider.store import Store
 from tests.unit.test_store import BASE_BYTES, make_qcow2, make_record, put
@@ -84,15 +89,15 @@ def test_a_lock_holds_no_secrets_and_fits_again(
     init_file = str(tmp_path / 'LagoInitFile')
     store = Store(str(tmp_path / 'store'))
     sources = found.repository.sources(store)
-    initlock.write_lock(init_file, {
-        wish: initlock.find_newest(found, wanted, store, sources)
-        for wish, wanted in initlock.find_wishes(found).items()
+    lock_file.write_lock(init_file, {
+        wish: lock_file.find_newest(found, wanted, store, sources)
+        for wish, wanted in lock_file.find_wishes(found).items()
     })
     assert asked == [LAB]
-    text = Path(initlock.lock_path(init_file)).read_text()
+    text = Path(lock_file.lock_path(init_file)).read_text()
     assert 'SECRET' not in text
     assert 'lab.invalid/repo.metadata' in text
-    held = initlock.hold(read_init(
+    held = lock_file.hold(read_init(
         tmp_path, [{'path': LAB}], disk=disk
     ), init_file)
     [(wanted, [pin])] = held.pins.items()
@@ -183,7 +188,7 @@ def find_newest(
     (tmp_path / 'index').write_text(json.dumps(document))
     store = Store(str(tmp_path / 'store'))
     found = read_init(tmp_path, [{'path': str(tmp_path / 'index')}])
-    [pin] = initlock.find_newest(
+    [pin] = lock_file.find_newest(
         found, wanted, store, found.repository.sources(store)
     )
     assert pin.location in ('', str(tmp_path / 'index'))
@@ -197,11 +202,11 @@ def test_what_an_init_file_wants_and_its_lock_has_not(
     found = read_init(tmp_path, [{'path': LAB}])
     for path in (init_file, None):
         with pytest.raises(IndexFaults, match='no such file') as caught:
-            initlock.hold(found, path)
-        assert caught.value.hint == initlock.MAKE_HINT
-    initlock.write_lock(init_file, {})
+            lock_file.hold(found, path)
+        assert caught.value.hint == lock_file.MAKE_HINT
+    lock_file.write_lock(init_file, {})
     with pytest.raises(NotAsLocked, match='base is not in it'):
-        initlock.hold(found, init_file)
+        lock_file.hold(found, init_file)
 
 
 def test_a_digest_that_no_index_tells(tmp_path: Path) -> None:

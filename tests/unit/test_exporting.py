@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_layered_provider.core.exporting import (
-    Link, Shape, describe_base, inherit_metadata, published_ref,
-    shape_export, strongest,
-)
 from lago_layered_provider.core.model import Digest, ImageRef
+from lago_layered_provider.environments.export_plan import (
+    Link, Shape, describe_base, inherit_metadata, published_ref, shape_export,
+    strongest,
+)
 
 SHA1 = Digest('sha1', '12345678' + 'a' * 32)
 SHA512 = Digest('sha512', '1a2b3c4d' + 'b' * 120)

@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, Iterator, List
 import pytest
 
 from lago_layered_provider.core import errors
-from lago_layered_provider.publishing.place import Place
+from lago_layered_provider.publishing.layout import Place
 from lago_layered_provider.publishing.scratch import disk_errors
 from lago_layered_provider.tools import files, locks
 from lago_layered_provider.tools.tree import Tree, open_output, write_file

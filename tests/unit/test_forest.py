@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_layered_provider.core.catalog import Catalog
-from lago_layered_provider.core.forest import (
-    UNKNOWN_TITLE, Forest, grow_forest,
+from lago_layered_provider.index.catalog import Catalog
+from lago_layered_provider.index.document import Index, parse_index
+from lago_layered_provider.index.forest import (
+    Forest, UNKNOWN_TITLE, grow_forest,
 )
-from lago_layered_provider.core.index import Index, parse_index
 
 LETTERS = 'abcdefgh'
 #: An index that says nothing of a base.

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_layered_provider.core.formats import (
+from lago_layered_provider.formats.detect import (
     FIRST_BYTES, name_kind, tell_format,
 )
 

@@ -10,27 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_layered_provider.core.entry import (
-    MAX_DEPTH, parse_base, strip_suffix,
-)
 from lago_layered_provider.core.errors import IndexFaults
-from lago_layered_provider.core.index import (
-    LARGE_BYTES,
-    MAX_INDEX_BYTES,
-    Index,
-    open_index,
-    parse_index,
-)
 from lago_layered_provider.core.json_text import describe
 from lago_layered_provider.core.model import (
-    UNKNOWN,
-    BaseDigest,
-    BaseFile,
-    BaseName,
-    Digest,
-    Image,
+    BaseDigest, BaseFile, BaseName, Digest, Image, UNKNOWN,
 )
-from lago_layered_provider.core.sidecar import add_sidecar
+from lago_layered_provider.index.document import (
+    Index, LARGE_BYTES, MAX_INDEX_BYTES, open_index, parse_index,
+)
+from lago_layered_provider.index.entry import (
+    MAX_DEPTH, parse_base, strip_suffix,
+)
+from lago_layered_provider.index.sidecar import add_sidecar
 from tests.unit.strategies import (
     FAULTS,
     Forest,

@@ -10,23 +10,24 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import pytest
 
-from lago_layered_provider import processes, providers
-from lago_layered_provider.core.catalog import Unread
+from lago_layered_provider import providers
 from lago_layered_provider.core.errors import (
     LayeredError, SignatureRefused, TemplateNotFound, TransferError,
 )
-from lago_layered_provider.core.index import Index, parse_index
 from lago_layered_provider.core.wanted import Wanted
-from lago_layered_provider.index_reading import (
+from lago_layered_provider.index.catalog import Unread
+from lago_layered_provider.index.document import Index, parse_index
+from lago_layered_provider.lint import documents
+from lago_layered_provider.lint.run import lint_repository
+from lago_layered_provider.providers import Document
+from lago_layered_provider.repositories.reading import (
     INDEX_HINT, KEPT_TIMEOUT_SECONDS, fetch_index, try_again,
 )
-from lago_layered_provider.providers import Document
-from lago_layered_provider.publishing import documents
-from lago_layered_provider.publishing.linting import lint_repository
-from lago_layered_provider.repositories import ByName, ByPath
+from lago_layered_provider.repositories.sources import Sources
+from lago_layered_provider.repositories.where import ByName, ByPath
 from lago_layered_provider.settings import Settings
-from lago_layered_provider.sources import Sources
 from lago_layered_provider.store import Store
+from lago_layered_provider.tools import processes
 from tests.unit.test_openpgp import ARMORED, BAD, GOOD
 
 #: Whether each index was read past the caches.

@@ -9,12 +9,10 @@ import pytest
 from hypothesis import given
 
 from lago_layered_provider.core.errors import PublishError
-from lago_layered_provider.core.index import SourceSpec, parse_index
-from lago_layered_provider.core.index_writing import (
-    make_document, render_document,
-)
+from lago_layered_provider.index.document import SourceSpec, parse_index
+from lago_layered_provider.index.writing import make_document, render_document
 from lago_layered_provider.publishing.indexing import replace_index
-from lago_layered_provider.publishing.place import Place
+from lago_layered_provider.publishing.layout import Place
 from tests.unit.strategies import Forest, forests
 
 

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import assume, given
 
 from lago_layered_provider.core.errors import IndexFaults
-from lago_layered_provider.init_document import (
+from lago_layered_provider.environments.init_document import (
     MAX_DEPTH, MAX_LENGTH, load_init_file,
 )
 from tests.unit.strategies import json_values

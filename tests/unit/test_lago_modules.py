@@ -14,14 +14,14 @@ import lago.utils
 import pytest
 from lago import log_utils
 
-from lago_layered_provider import (
-    cli_context, lago_hooks, lago_init, lago_messages, lago_repair_log,
-)
 from lago_layered_provider.core import errors, initfile
-from lago_layered_provider.lago_repair_tools import (
+from lago_layered_provider.plugin import (
+    context, hooks, init, messages, repair_log,
+)
+from lago_layered_provider.plugin.repair_tools import (
     StandIn, as_text, mentions,
 )
-from lago_layered_provider.screen import Standard
+from lago_layered_provider.report.screen import Standard
 
 
 # Errors.
@@ -37,7 +37,7 @@ def test_errors_are_lagos(error: Exception, kind: type) -> None:
         raise error
 
     with pytest.raises(kind) as caught:
-        lago_messages.as_lago_errors(fail)()
+        messages.as_lago_errors(fail)()
     assert type(caught.value) is kind
     assert caught.value.__cause__ is error
 
@@ -47,20 +47,20 @@ def test_no_password_is_told() -> None:
         raise errors.StoreError('http://me:secret@host/index')
 
     with pytest.raises(lago.utils.LagoException) as caught:
-        lago_messages.as_lago_errors(fail)()
+        messages.as_lago_errors(fail)()
     assert 'host' in str(caught.value) and 'secret' not in str(caught.value)
 
 
 def test_other_errors_stay_what_they_are() -> None:
     with pytest.raises(ZeroDivisionError):
-        lago_messages.as_lago_errors(lambda: 1 // 0)()
+        messages.as_lago_errors(lambda: 1 // 0)()
 
 
 def test_a_warning_is_one_line_that_lago_shows(
     caplog: pytest.LogCaptureFixture
 ) -> None:
-    lago_messages.warn('one\n  two')
-    lago_messages.warn('http://me:secret@host/')
+    messages.warn('one\n  two')
+    messages.warn('http://me:secret@host/')
     one, other = caplog.records
     assert one.levelno == logging.WARNING
     assert one.getMessage() == log_utils.log_always('one two')
@@ -76,7 +76,7 @@ def test_a_verb_runs_in_a_session(capsys: pytest.CaptureFixture[str]) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(SystemExit) as end:
-        lago_hooks.in_session(do_run)(None)
+        hooks.in_session(do_run)(None)
     assert end.value.code == 130
     shown = capsys.readouterr()
     assert shown.out == 'a\\x1b[2J\n'
@@ -86,7 +86,7 @@ def test_a_verb_runs_in_a_session(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_argparse_says_is_escaped(
     capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parser = lago_hooks.guard_parser(argparse.ArgumentParser)()
+    parser = hooks.guard_parser(argparse.ArgumentParser)()
     with pytest.raises(SystemExit) as end:
         parser.parse_args(['--a\x1b[2J'])
     assert end.value.code == 2
@@ -116,7 +116,7 @@ def test_no_half_prefix_is_left(tmp_path: Path, error: BaseException) -> None:
         raise error
 
     with pytest.raises(type(error)):
-        lago_hooks.leave_no_half_prefix(fail)(prefix, io.StringIO())
+        hooks.leave_no_half_prefix(fail)(prefix, io.StringIO())
     assert not (tmp_path / 'prefix').exists()
 
 
@@ -125,19 +125,19 @@ def test_a_whole_prefix_knows_its_init_file(tmp_path: Path) -> None:
     path = tmp_path / 'LagoInitFile'
     path.touch()
     with open(path) as stream:
-        done = lago_hooks.leave_no_half_prefix(lambda *_, **__: 'done')(
+        done = hooks.leave_no_half_prefix(lambda *_, **__: 'done')(
             prefix, stream, do_bootstrap=False
         )
     assert done == 'done' and (tmp_path / 'prefix').is_dir()
-    assert getattr(prefix, lago_hooks.INIT_FILE) == str(path)
-    assert getattr(prefix, lago_hooks.TASKS) == (False, True)
+    assert getattr(prefix, hooks.INIT_FILE) == str(path)
+    assert getattr(prefix, hooks.TASKS) == (False, True)
 
 
 def test_an_init_file_is_loaded_by_us() -> None:
     def load(_: Any) -> Any:
         raise AssertionError
 
-    wrapped = lago_hooks.load_init_file(load)
+    wrapped = hooks.load_init_file(load)
     assert wrapped(io.StringIO('{a: {template_version: 1.10}}')) == {
         'a': {'template_version': '1.10'}
     }
@@ -150,7 +150,7 @@ def test_an_exported_init_file_names_repositories(
     tmp_path: Path, entries: List[Any]
 ) -> None:
     prefix = Prefix(tmp_path, **{initfile.REPOSITORIES: entries})
-    spec = lago_hooks.with_repositories(lambda _: {'domains': {}})(
+    spec = hooks.with_repositories(lambda _: {'domains': {}})(
         SimpleNamespace(prefix=prefix)
     )
     assert spec.get(initfile.REPOSITORIES, []) == entries
@@ -169,10 +169,10 @@ def test_the_store_is_told_of_a_move(
         noted['prefix'] = str(tmp_path)
     moved: List[str] = []
     monkeypatch.setattr(
-        lago_init, 'note_move', lambda _, root: moved.append(root)
+        init, 'note_move', lambda _, root: moved.append(root)
     )
-    prefix = Prefix(tmp_path, **{lago_hooks.NOTED: noted})
-    assert lago_hooks.notice_move(lambda *_: 'env')(prefix) == 'env'
+    prefix = Prefix(tmp_path, **{hooks.NOTED: noted})
+    assert hooks.notice_move(lambda *_: 'env')(prefix) == 'env'
     assert moved == told
 
 
@@ -194,10 +194,10 @@ def test_where_repositories_come_from(
     for name in ('Other', *(['LagoInitFile'] if here else [])):
         (tmp_path / name).write_text('{"domains": {}}')
     monkeypatch.setattr(
-        lago_init, 'find_repositories', lambda conf, given, path: path
+        init, 'find_repositories', lambda conf, given, path: path
     )
     given: Any = 'given'
-    found: Any = cli_context._find_repository(
+    found: Any = context._find_repository(
         argparse.Namespace(**words), given
     )
     assert found == path
@@ -205,7 +205,7 @@ def test_where_repositories_come_from(
 
 def test_an_init_file_that_cannot_be_read() -> None:
     with pytest.raises(errors.IndexFaults, match='cannot be read') as caught:
-        cli_context._load('/nowhere/LagoInitFile')
+        context._load('/nowhere/LagoInitFile')
     assert caught.value.hint == 'Name an init file or templates.'
 
 
@@ -221,10 +221,10 @@ def test_records_are_escaped_with_their_arguments_and_traces() -> None:
         raise ValueError('d\x07e')
     except ValueError:
         found.exc_info = sys.exc_info()
-    lago_repair_log._escape(found)
+    repair_log._escape(found)
     assert found.getMessage() == 'b\\x9bc\\x1b[2J'
     assert found.exc_text and 'd\\x07e' in found.exc_text
-    lago_repair_log._escape(found)
+    repair_log._escape(found)
     assert found.getMessage() == 'b\\x9bc\\x1b[2J'
 
 
@@ -246,7 +246,7 @@ def test_the_log_has_colours_only_where_they_are_wanted(
     ))
     for name, value in {'NO_COLOR': '', 'TERM': 'xterm', **env}.items():
         monkeypatch.setenv(name, value)
-    assert lago_repair_log.log_colours() is not coloured
+    assert repair_log.log_colours() is not coloured
     assert Formatter.RED == ('\x1b[31m' if coloured else '')
     assert Formatter.NAME == 'name'
 

@@ -11,22 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lago_layered_provider.core import errors
-from lago_layered_provider.core.catalog import Catalog
-from lago_layered_provider.core.index import Index, parse_index
-from lago_layered_provider.core.lint import (
-    LEVELS, Finding, Judged, Level, judge_facts, judge_index,
-)
-from lago_layered_provider.core.lint_bases import Bases, NoBase, judge_bases
-from lago_layered_provider.core.lint_image import judge_image
-from lago_layered_provider.core.lint_seen import Content, Seen
 from lago_layered_provider.core.model import (
-    UNKNOWN, BaseName, Digest, Image, ImageRef,
+    BaseName, Digest, Image, ImageRef, UNKNOWN,
 )
-from lago_layered_provider.core.qcow2 import (
+from lago_layered_provider.formats.qcow2 import (
     EXTENSION_BACKING_FORMAT, Extension, Qcow2Header,
 )
-from lago_layered_provider.core.resolve import MAX_CHAIN_DEPTH
-from lago_layered_provider.publishing.lint_sources import Source
+from lago_layered_provider.index.catalog import Catalog
+from lago_layered_provider.index.document import Index, parse_index
+from lago_layered_provider.index.resolve import MAX_CHAIN_DEPTH
+from lago_layered_provider.lint.bases import Bases, NoBase, judge_bases
+from lago_layered_provider.lint.findings import (
+    Finding, Judged, LEVELS, Level, judge_facts, judge_index,
+)
+from lago_layered_provider.lint.images import judge_image
+from lago_layered_provider.lint.seen import Content, Seen
+from lago_layered_provider.lint.sources import Source
 from tests.unit.strategies import (
     Forest, cyclic_forests, digest_of, documents, faulty_forests, forests,
 )

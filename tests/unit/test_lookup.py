@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_layered_provider import lookup_read
-from lago_layered_provider.core.backing_names import Accepted, parse_backing
 from lago_layered_provider.core.errors import IndexFaults, TransferError
 from lago_layered_provider.core.model import (
     Base, BaseDigest, BaseFile, BaseName, Digest, Image, ImageRef,
 )
-from lago_layered_provider.lookup import Lookups, is_complete
+from lago_layered_provider.index.backing_names import Accepted, parse_backing
+from lago_layered_provider.providers import ranges as lookup_read
+from lago_layered_provider.repositories.lookup import Lookups, is_complete
 from lago_layered_provider.transfer.ports import FileInfo
 
 KIB = 1024

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_layered_provider.core import qcow2, qcow2_peek, zstd
-from lago_layered_provider.core.block import Block, Needed
-from lago_layered_provider.core.xz import BadXz
-from lago_layered_provider.core.xz_index import XzIndex, parse_index_tail
+from lago_layered_provider.formats import qcow2, qcow2_peek, zstd
+from lago_layered_provider.formats.block import Block, Needed
+from lago_layered_provider.formats.xz import BadXz
+from lago_layered_provider.formats.xz_index import XzIndex, parse_index_tail
 
 KIB = 1024
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lago_layered_provider.core.errors import TransferError
-from lago_layered_provider.lookup_read import read_small
 from lago_layered_provider.providers.mirrored import Mirrored
 from lago_layered_provider.providers.mirrored_stream import join_failures
+from lago_layered_provider.providers.ranges import read_small
 from lago_layered_provider.transfer.fetch import can_differ
 from lago_layered_provider.transfer.ports import FileInfo, Mirrors
 

@@ -8,13 +8,7 @@ from typing import Optional
 import pytest
 
 from lago_layered_provider.core.model import (
-    UNKNOWN,
-    BaseName,
-    Chain,
-    Digest,
-    Image,
-    ImageRef,
-    check_handle,
+    BaseName, Chain, Digest, Image, ImageRef, UNKNOWN, check_handle,
     check_name,
 )
 

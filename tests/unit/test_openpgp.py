@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_layered_provider import gpg, processes
-from lago_layered_provider.core import openpgp
 from lago_layered_provider.core.errors import SignatureRefused
-from lago_layered_provider.core.openpgp import Verdict
+from lago_layered_provider.formats import openpgp
+from lago_layered_provider.formats.openpgp import Verdict
+from lago_layered_provider.tools import gpg, processes
 
 #: Made by gpg 2.2.40.
 ARMORED = b'''-----BEGIN PGP SIGNATURE-----

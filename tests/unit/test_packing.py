@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lago_layered_provider.core import zstd
 from lago_layered_provider.core.errors import PublishError
-from lago_layered_provider.core.xz_index import XzIndex, parse_index_tail
+from lago_layered_provider.formats import zstd
+from lago_layered_provider.formats.xz_index import XzIndex, parse_index_tail
 from lago_layered_provider.publishing import packing
-from lago_layered_provider.publishing.content import read_original
 from lago_layered_provider.publishing.packing import Packer
+from lago_layered_provider.publishing.reading_originals import read_original
 from lago_layered_provider.transfer.decode import make_decoder
 from tests.lab import require
 from tests.lab.images import content

@@ -11,20 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_layered_provider.core.catalog import Catalog, Place, Unread
 from lago_layered_provider.core.errors import IndexFaults
-from lago_layered_provider.core.index import parse_index
-from lago_layered_provider.core.model import Digest, ImageRef
-from lago_layered_provider.core.pinned import Pinned, find_pinned
-from lago_layered_provider.core.pins import (
-    Lock,
-    Wish,
-    find_change,
-    format_lock,
-    parse_lock,
+from lago_layered_provider.core.lock_document import (
+    Lock, Wish, find_change, format_lock, parse_lock,
 )
+from lago_layered_provider.core.model import Digest, ImageRef
 from lago_layered_provider.core.wanted import Pin, Pins
-from lago_layered_provider.initlock import read_lock, write_lock
+from lago_layered_provider.environments.find_locked import Pinned, find_pinned
+from lago_layered_provider.environments.lock_file import read_lock, write_lock
+from lago_layered_provider.index.catalog import Catalog, Place, Unread
+from lago_layered_provider.index.document import parse_index
 from tests.unit.strategies import digest_of as sha512_of
 
 HERE = 'http://lab.invalid/repo.metadata'

@@ -15,13 +15,13 @@ from lago_layered_provider import providers
 from lago_layered_provider.core.errors import (
     IndexFaults, SettingsError, TransferError,
 )
-from lago_layered_provider.core.index import Index, SourceSpec
-from lago_layered_provider.core.places import (
+from lago_layered_provider.index.document import Index, SourceSpec
+from lago_layered_provider.index.source_places import (
     MAX_MIRRORS, find_places, hide_secrets, identity_of, signature_of,
     without_user,
 )
 from lago_layered_provider.providers import make_provider, open_places
-from lago_layered_provider.repositories import ByName, ByPath, mark_of
+from lago_layered_provider.repositories.where import ByName, ByPath, mark_of
 from lago_layered_provider.settings import Settings
 
 WEB = 'https://host:8080/a/b/repo.metadata'

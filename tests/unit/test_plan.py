@@ -11,28 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lago_layered_provider.core import errors
-from lago_layered_provider.core.index import parse_index
 from lago_layered_provider.core.model import (
-    UNKNOWN,
-    BaseName,
-    Chain,
-    Digest,
-    Image,
-    ImageRef,
-    Partial,
-    Stored,
+    BaseName, Chain, Digest, Image, ImageRef, Partial, Stored, UNKNOWN,
 )
-from lago_layered_provider.core.plan import (
-    Plan,
-    Room,
-    State,
-    plan_document,
-)
-from lago_layered_provider.core.names import store_names
+from lago_layered_provider.core.plan import Plan, Room, State, plan_document
 from lago_layered_provider.core.planning import SPOOL_BYTES, make_plan
-from lago_layered_provider.core.catalog import Catalog
-from lago_layered_provider.core.resolve import resolve
+from lago_layered_provider.core.store_names import store_names
 from lago_layered_provider.core.wanted import parse_wanted
+from lago_layered_provider.index.catalog import Catalog
+from lago_layered_provider.index.document import parse_index
+from lago_layered_provider.index.resolve import resolve
 from tests.unit.strategies import Forest, digest_of, forests
 
 MIB = 2**20

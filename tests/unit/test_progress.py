@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.progress import Progress as RichProgress
 
-from lago_layered_provider import report_progress
-from lago_layered_provider.report import Screen, make_console
-from lago_layered_provider.report_bars import Bars, choose_columns
-from lago_layered_provider.report_progress import (
+from lago_layered_provider.report import progress as report_progress
+from lago_layered_provider.report.bars import Bars, choose_columns
+from lago_layered_provider.report.console import Screen, make_console
+from lago_layered_provider.report.progress import (
     Lines, Progress, Silent, Words, label, make_progress,
 )
 from tests.lab.terminal import ScreenStream

@@ -11,14 +11,14 @@ from typing import Any, Callable, Iterator, List, Mapping, Type
 
 import pytest
 
-from lago_layered_provider import qemu_img
 from lago_layered_provider.core import errors
 from lago_layered_provider.core.wanted import Wanted
-from lago_layered_provider.provision import provision
-from lago_layered_provider.repositories import ByPath
+from lago_layered_provider.environments.provision import provision
+from lago_layered_provider.repositories.sources import Sources
+from lago_layered_provider.repositories.where import ByPath
 from lago_layered_provider.settings import Reserve, Settings
-from lago_layered_provider.sources import Sources
 from lago_layered_provider.store import Store, Usage
+from lago_layered_provider.tools import qemu_img
 from lago_layered_provider.tools.locks import ignore_holder
 
 NAME = 'lab:a:v1'

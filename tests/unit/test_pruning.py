@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from lago_layered_provider.commands import Context, pruning
 from lago_layered_provider.core import errors
 from lago_layered_provider.core.model import Stored
-from lago_layered_provider.core.pruning import Wishes, choose_removals
 from lago_layered_provider.core.sizes import parse_size
-from lago_layered_provider.core.usage import (
-    Needs, Use, UsageNote, find_needs, parse_note, with_bases,
-)
 from lago_layered_provider.settings import Settings
 from lago_layered_provider.store import Inventory, Store, Usage
+from lago_layered_provider.store.prune_rules import Wishes, choose_removals
+from lago_layered_provider.store.usage_notes import (
+    Needs, UsageNote, Use, find_needs, parse_note, with_bases,
+)
 from lago_layered_provider.tools.locks import ImageLock, ignore_holder
 from tests.unit.strategies import json_values
 from tests.unit.test_store import (

@@ -8,12 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_layered_provider.core.library import Library
-from lago_layered_provider.core.model import (
-    BaseName, Digest, Image, ImageRef,
-)
-from lago_layered_provider.core.originals import Original
-from lago_layered_provider.core.publication import Draft, Wishes, decide
+from lago_layered_provider.core.model import BaseName, Digest, Image, ImageRef
+from lago_layered_provider.publishing.decide import Draft, Wishes, decide
+from lago_layered_provider.publishing.library import Library
+from lago_layered_provider.publishing.original import Original
 from tests.unit.strategies import digest_of
 
 

@@ -10,15 +10,15 @@ from typing import Any, Callable, Dict, List, Optional, Set
 import pytest
 
 from lago_layered_provider.core import errors
-from lago_layered_provider.core.index import parse_index
 from lago_layered_provider.core.wanted import Wanted
+from lago_layered_provider.index.document import parse_index
+from lago_layered_provider.lint import read_content, run, verbatim
 from lago_layered_provider.publishing import (
-    build_state, create, fetching, linting, mirroring, reading, scratch,
-    verbatim,
+    build_state, create, fetching, mirroring, scratch,
 )
+from lago_layered_provider.publishing.layout import INDEX, Place
 from lago_layered_provider.publishing.options import Options
-from lago_layered_provider.publishing.place import INDEX, Place
-from lago_layered_provider.repositories import ByPath
+from lago_layered_provider.repositories.where import ByPath
 from lago_layered_provider.settings import Settings
 from lago_layered_provider.tools import files
 from lago_layered_provider.tools.locks import ignore_holder
@@ -438,7 +438,7 @@ def test_lint_tells_what_it_could_not_read(
     origin: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lint() -> List[str]:
-        found = linting.lint_repository(
+        found = run.lint_repository(
             str(origin / INDEX), Settings(retries=0), lambda done, total: None
         )
         assert found.failed is bool(found.findings)
@@ -450,7 +450,7 @@ def test_lint_tells_what_it_could_not_read(
         return read(image, *_)
 
     assert lint() == []
-    read = reading.read_content
-    monkeypatch.setattr(linting, 'read_content', fail)
+    read = read_content.read_content
+    monkeypatch.setattr(run, 'read_content', fail)
     [said] = lint()
     assert said.startswith('b:v1: ') and 'it broke' in said

@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_layered_provider.core.backing_names import accepted_backings
 from lago_layered_provider.core.model import ImageRef
-from lago_layered_provider.core.qcow2 import (
-    HEAD_BYTES, BadHeader, Qcow2Header, head_length, is_qcow2, parse_header,
+from lago_layered_provider.formats.qcow2 import (
+    BadHeader, HEAD_BYTES, Qcow2Header, head_length, is_qcow2, parse_header,
 )
-from lago_layered_provider.core.rebase import rebase_header
-from lago_layered_provider.core.safety import find_dangers, find_oddities
+from lago_layered_provider.formats.qcow2_rebase import rebase_header
+from lago_layered_provider.formats.qcow2_safety import (
+    find_dangers, find_oddities,
+)
+from lago_layered_provider.index.backing_names import accepted_backings
 
 FORMAT = 0xE2792ACA
 NAMES = 0x6803F857

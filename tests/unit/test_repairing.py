@@ -11,16 +11,15 @@ from typing import Any, Dict, List, Mapping
 
 import pytest
 
-from lago_layered_provider import qemu_img
-from lago_layered_provider.core.audit import judge
 from lago_layered_provider.core.model import Digest
-from lago_layered_provider.origins import agree
-from lago_layered_provider.repairing import Repair
-from lago_layered_provider.repositories import ByPath
+from lago_layered_provider.environments.repair import Repair
+from lago_layered_provider.repositories.origins import agree
+from lago_layered_provider.repositories.sources import Sources
+from lago_layered_provider.repositories.where import ByPath
 from lago_layered_provider.settings import Reserve, Settings
-from lago_layered_provider.sources import Sources
 from lago_layered_provider.store import Auditor, Store
-from lago_layered_provider.tools import openers
+from lago_layered_provider.store.audit_rules import judge
+from lago_layered_provider.tools import openers, qemu_img
 from tests.unit.test_engine import Ends
 from tests.unit.test_store import (
     BASE, BASE_BYTES, LAYER, LAYER_BYTES, make_record, put,

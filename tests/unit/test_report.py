@@ -11,17 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lago_layered_provider import (
-    report, report_image, report_lint, report_store, report_tables,
-    report_verify,
-)
-from lago_layered_provider.core.audit import Fault, Finding, Part, judge
-from lago_layered_provider.core.lint import Finding as LintFinding
 from lago_layered_provider.core.plan import Layer, Plan, Room, State
-from lago_layered_provider.core.usage import UsageNote
-from lago_layered_provider.prefixes import Survey
-from lago_layered_provider.publishing.linting import Report
+from lago_layered_provider.environments.survey import Survey
+from lago_layered_provider.lint.findings import Finding as LintFinding
+from lago_layered_provider.lint.run import Report
+from lago_layered_provider.report import (
+    console as report, image as report_image, lint, store, tables, verify,
+)
 from lago_layered_provider.store import Unfinished
+from lago_layered_provider.store.audit_rules import Fault, Finding, Part, judge
+from lago_layered_provider.store.usage_notes import UsageNote
 from tests.lab.terminal import ScreenStream
 
 MIB = 2**20
@@ -183,7 +182,7 @@ def lint_report(message: str = 'text', **keys: Any) -> Report:
 
 
 def test_findings_are_grouped_by_image() -> None:
-    assert log(report_lint.print_report, lint_report()) == [
+    assert log(lint.print_report, lint_report()) == [
         'repository lab, /www/repo.metadata',
         '  warning index-changing: text',
         'a:v1',
@@ -193,7 +192,7 @@ def test_findings_are_grouped_by_image() -> None:
         '  note digest-weak: text',
         '2 images: 1 error, 1 warning, 2 notes',
     ]
-    assert log(report_lint.print_report, Report('/www', images=1)) == [
+    assert log(lint.print_report, Report('/www', images=1)) == [
         '1 image: nothing is wrong'
     ]
 
@@ -203,8 +202,8 @@ def test_a_finding_stays_in_its_lines(columns: int) -> None:
     hostile = 'a\x1b[2Jb\x9bc\r\nd\te\u202ef\u200bg' + ' word' * 40
     found = lint_report(hostile)
     for lines in (
-        log(report_lint.print_report, found),
-        terminal(columns, report_lint.print_report, found),
+        log(lint.print_report, found),
+        terminal(columns, lint.print_report, found),
     ):
         assert ' '.join(' '.join(lines).split()).count(
             'a [2Jb c d e f g word word'
@@ -212,13 +211,13 @@ def test_a_finding_stays_in_its_lines(columns: int) -> None:
         assert all(line[0] != ' ' or line.startswith('  ') for line in lines)
         assert max(map(len, lines)) <= 79
     assert not set('\x1b\x9b\r\t\u202e') & set(
-        '\n'.join(log(report_lint.print_report, found))
+        '\n'.join(log(lint.print_report, found))
     )
 
 
 def test_no_terminal_is_too_narrow() -> None:
-    terminal(1, report_lint.print_report, lint_report())
-    terminal(1, report_verify.print_verdicts, VERDICTS)
+    terminal(1, lint.print_report, lint_report())
+    terminal(1, verify.print_verdicts, VERDICTS)
     terminal(1, report.print_plan, CHAIN)
 
 
@@ -232,8 +231,8 @@ VERDICTS = judge([
 
 def test_verdicts_and_why() -> None:
     for lines in (
-        log(report_verify.print_verdicts, VERDICTS),
-        terminal(80, report_verify.print_verdicts, VERDICTS),
+        log(verify.print_verdicts, VERDICTS),
+        terminal(80, verify.print_verdicts, VERDICTS),
     ):
         assert [line.split() for line in lines if line[0] != ' '] == [
             ['STATE', 'IMAGE'],
@@ -246,7 +245,7 @@ def test_verdicts_and_why() -> None:
         assert ' '.join(' '.join(lines).split()).count('it differs') == 9
         assert max(map(len, lines)) <= 79
     # Reasons are folded once, for the columns that are there.
-    assert terminal(40, report_verify.print_verdicts, VERDICTS)[3:8] == [
+    assert terminal(40, verify.print_verdicts, VERDICTS)[3:8] == [
         '            - it differs it differs it',
         '              differs it differs it',
         '              differs it differs it',
@@ -256,11 +255,11 @@ def test_verdicts_and_why() -> None:
 
 
 def test_the_end_of_a_check_in_one_line() -> None:
-    assert report_verify.summary(VERDICTS, 5 * MIB, 1.25) == (
+    assert verify.summary(VERDICTS, 5 * MIB, 1.25) == (
         '4 images: 1 intact, 1 damaged, 1 on-damaged, 1 skipped; 5.0 MiB '
         'read in 1.2 s'
     )
-    assert report_verify.summary([], 0, 0) == '0 images; 0 B read in 0.0 s'
+    assert verify.summary([], 0, 0) == '0 images; 0 B read in 0.0 s'
 
 
 @pytest.mark.parametrize('quiet', [0.0, 3600.0])
@@ -268,11 +267,11 @@ def test_all_that_was_read_is_counted(
     quiet: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether it is shown, because it takes long, or not."""
-    monkeypatch.setattr(report_verify, 'QUIET_SECONDS', quiet)
+    monkeypatch.setattr(verify, 'QUIET_SECONDS', quiet)
     stream = io.StringIO()
     threads, each = 8, 200
     together = threading.Barrier(threads)
-    with report_verify.Watch(
+    with verify.Watch(
         'line', threads * each * MIB, report.make_console(stream)
     ) as watch:
         def read() -> None:
@@ -296,16 +295,16 @@ def test_all_that_was_read_is_counted(
 def test_a_reading_begins_anew_with_another_total(
     monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report_verify, 'QUIET_SECONDS', 0.0)
+    monkeypatch.setattr(verify, 'QUIET_SECONDS', 0.0)
     stream = io.StringIO()
-    reading = report_lint.Reading('line', report.make_console(stream))
+    reading = lint.Reading('line', report.make_console(stream))
     for total in (MIB, MIB, 5 * MIB, 5 * MIB):
         reading(1, total)
     reading.close()
     assert stream.getvalue().splitlines() == [
         'checking: reading 1.0 MiB', 'checking: reading 5.0 MiB'
     ]
-    report_lint.Reading('line', report.make_console(stream)).close()
+    lint.Reading('line', report.make_console(stream)).close()
 
 
 def row(name: str, base: Optional[str] = None, **keys: Any) -> Any:
@@ -326,7 +325,7 @@ ROWS = [
 
 def show_store(tree: bool) -> List[str]:
     return log(
-        lambda *given, tree: report_store.print_store(*given, tree=tree),
+        lambda *given, tree: store.print_store(*given, tree=tree),
         '/store', ROWS, [
             Unfinished('lab:new:v1', 10, MIB, None),
             Unfinished('lab:now:v1', 10, MIB, 'pid 2'),
@@ -448,7 +447,7 @@ def test_no_cell_of_a_table_is_lost(
 
 
 def _table(rows: Any, console: report.Screen) -> None:
-    report_tables.print_table(COLUMNS, rows, console, right=['SIZE'])
+    tables.print_table(COLUMNS, rows, console, right=['SIZE'])
 
 
 def test_in_a_log_a_row_is_a_line_however_long() -> None:
@@ -465,4 +464,4 @@ def test_in_a_log_a_row_is_a_line_however_long() -> None:
     (1500000000, '2017-07-14'),
 ])
 def test_dates(timestamp: Optional[float], text: str) -> None:
-    assert report_tables.date_text(timestamp) == text
+    assert tables.date_text(timestamp) == text

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lago_layered_provider.core import errors
-from lago_layered_provider.core.catalog import Catalog, Place, Unread
-from lago_layered_provider.core.entry import parse_base
-from lago_layered_provider.core.index import Index, parse_index
-from lago_layered_provider.core.model import UNKNOWN, BaseName, Digest
-from lago_layered_provider.core.resolve import MAX_CHAIN_DEPTH, resolve
+from lago_layered_provider.core.model import BaseName, Digest, UNKNOWN
 from lago_layered_provider.core.wanted import Wanted
+from lago_layered_provider.index.catalog import Catalog, Place, Unread
+from lago_layered_provider.index.document import Index, parse_index
+from lago_layered_provider.index.entry import parse_base
+from lago_layered_provider.index.resolve import MAX_CHAIN_DEPTH, resolve
 from tests.unit.strategies import (
     Forest,
     cyclic_forests,

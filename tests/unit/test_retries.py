@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from lago_layered_provider.core.errors import SizeMismatch, TransferError
 from lago_layered_provider.transfer.retries import (
-    FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, REFUSED_SECONDS,
-    WRONG_ANSWERS, Retries, WrongAnswer,
+    FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, REFUSED_SECONDS, Retries,
+    WRONG_ANSWERS, WrongAnswer,
 )
 
 BROKEN = TransferError('u', 'it broke', retryable=True)

@@ -12,20 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lago_layered_provider.commands.listing import Serving
-from lago_layered_provider.core import entry, errors, index, index_entries
-from lago_layered_provider.core.catalog import Catalog
-from lago_layered_provider.core.index import Index, open_index, parse_index
-from lago_layered_provider.core.index_entries import Templates
-from lago_layered_provider.core.index_scan import (
-    read_table, render_table, scan,
-)
+from lago_layered_provider.core import errors
 from lago_layered_provider.core.model import (
     BaseDigest, BaseFile, Digest, Stored,
 )
 from lago_layered_provider.core.plan import Room
 from lago_layered_provider.core.planning import make_plan
-from lago_layered_provider.core.resolve import resolve
 from lago_layered_provider.core.wanted import parse_wanted
+from lago_layered_provider.index import document, entries, entry
+from lago_layered_provider.index.catalog import Catalog
+from lago_layered_provider.index.document import Index, open_index, parse_index
+from lago_layered_provider.index.entries import Templates
+from lago_layered_provider.index.resolve import resolve
+from lago_layered_provider.index.scan import read_table, render_table, scan
 from lago_layered_provider.store import Store
 from tests.unit.strategies import (
     FAULTS, Forest, digest_of, documents, faulty_forests, forests,
@@ -38,7 +37,7 @@ LOCATION = 'http://server/repo.metadata'
 @pytest.fixture(autouse=True, scope='module')
 def all_are_large() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index, 'LARGE_BYTES', 0)
+        patch.setattr(document, 'LARGE_BYTES', 0)
         yield
 
 
@@ -247,7 +246,7 @@ def test_a_table_of_another_form_is_left_alone() -> None:
 
 
 def test_a_small_index_has_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, 'LARGE_BYTES', 2**20)
+    monkeypatch.setattr(document, 'LARGE_BYTES', 2**20)
     data = b'{"name": "lab", "templates": {"a": {"versions": {"v1": {}}}}}'
     assert open_index(data, LOCATION).table() is None
 
@@ -289,7 +288,7 @@ def test_what_nobody_wants_is_not_looked_at(
     read: List[str] = []
     scanned: List[int] = []
 
-    whole = index_entries.read_row
+    whole = entries.read_row
 
     def read_row(*given: Any) -> Any:
         found = whole(*given)
@@ -300,8 +299,8 @@ def test_what_nobody_wants_is_not_looked_at(
         scanned.append(len(data))
         return scan(data)
 
-    monkeypatch.setattr(index_entries, 'read_row', read_row)
-    monkeypatch.setattr(index, 'scan', scan_and_say)
+    monkeypatch.setattr(entries, 'read_row', read_row)
+    monkeypatch.setattr(document, 'scan', scan_and_say)
     catalog = Catalog([open_index(large, LOCATION, table)])
     [chain] = resolve(catalog, [parse_wanted('e')]).chains
     assert [image.ref.short for image in chain] == [

@@ -20,10 +20,10 @@ from rich.progress import Progress
 from rich.text import Text
 from rich.tree import Tree
 
-from lago_layered_provider import report, report_tables, screen
 from lago_layered_provider.core import errors
 from lago_layered_provider.core.model import visible
-from lago_layered_provider.messages import fold
+from lago_layered_provider.report import console as report, screen, tables
+from lago_layered_provider.report.messages import fold
 
 #: Sets a title, moves the cursor, turns the direction, is of no width.
 HOSTILE = 'a\x1b]0;title\x07b\x9b2Jc\rd\x08e\u202ef\u200bg\udc80h'
@@ -107,7 +107,7 @@ def test_tables_trees_and_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('TERM', 'xterm')
     stream = Terminal()
     console = report.make_console(stream, 200)
-    report_tables.print_table(['A', 'B'], [(HOSTILE, HOSTILE)], console)
+    tables.print_table(['A', 'B'], [(HOSTILE, HOSTILE)], console)
     tree = Tree(HOSTILE)
     tree.add(Text(HOSTILE))
     report.print_tree(tree, console)

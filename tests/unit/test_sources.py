@@ -12,9 +12,9 @@ from lago_layered_provider.core.errors import LayeredError
 from lago_layered_provider.core.model import Image
 from lago_layered_provider.core.wanted import Wanted
 from lago_layered_provider.providers.http import HttpProvider
-from lago_layered_provider.repositories import ByPath
+from lago_layered_provider.repositories.sources import Sources
+from lago_layered_provider.repositories.where import ByPath
 from lago_layered_provider.settings import Settings
-from lago_layered_provider.sources import Sources
 from lago_layered_provider.transfer.ports import Mirrors
 
 ENTRY = {

@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_layered_provider.core import errors, specs
+from lago_layered_provider.core import errors
 from lago_layered_provider.core.errors import IndexFaults
-from lago_layered_provider.core.specs import Job, Spec, arrange, parse_spec
+from lago_layered_provider.publishing import specs
 from lago_layered_provider.publishing.build_log import (
     BuildLog, describe_failure,
+)
+from lago_layered_provider.publishing.specs import (
+    Job, Spec, arrange, parse_spec,
 )
 
 from . import strategies

@@ -18,11 +18,12 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pytest
 
-from lago_layered_provider.core import errors, model, qcow2
-from lago_layered_provider.core.usage import UsageNote
+from lago_layered_provider.core import errors, model
+from lago_layered_provider.formats import qcow2
 from lago_layered_provider.store import (
     Auditor, Inventory, Record, Replacing, Store, Usage,
 )
+from lago_layered_provider.store.usage_notes import UsageNote
 from lago_layered_provider.tools.locks import ImageLock
 
 BASE = 'repo:base:v1'

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lago_layered_provider.core import errors
-from lago_layered_provider.core.block import Block
 from lago_layered_provider.core.model import Partial
-from lago_layered_provider.core.record import Record
-from lago_layered_provider.store import Stage, Store, layout, progress
+from lago_layered_provider.formats.block import Block
+from lago_layered_provider.store import Stage, Store, layout, state as progress
 from lago_layered_provider.store.blocks import Blocks
+from lago_layered_provider.store.record import Record
 
 NAME = 'repo:image:v1'
 OTHER = 'repo:image:v1.5'

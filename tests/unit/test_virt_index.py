@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_layered_provider.core import virt_index
-from lago_layered_provider.core.lint_seen import Content, Seen
-from lago_layered_provider.core.lint_virt import judge_virt_index
 from lago_layered_provider.core.model import BaseName, Image, ImageRef
-from lago_layered_provider.core.virt_index import Section, parse, render
-from lago_layered_provider.core.virt_sections import Offer, make_sections
+from lago_layered_provider.formats import virt_index
+from lago_layered_provider.formats.virt_index import Section, parse, render
+from lago_layered_provider.lint.seen import Content, Seen
+from lago_layered_provider.lint.virt import judge_virt_index
+from lago_layered_provider.publishing.virt_sections import Offer, make_sections
 
 SUM = 'ab' * 64
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_layered_provider.core import xz, xz_index
-from lago_layered_provider.core.block import Needed
+from lago_layered_provider.formats import xz, xz_index
+from lago_layered_provider.formats.block import Needed
 
 
 def integer(value: int) -> bytes:
