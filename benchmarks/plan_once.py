@@ -17,8 +17,9 @@ import time
 # What both need in the end, some of it at the first use only.
 from lago_layered_provider.core.wanted import parse_wanted
 from lago_layered_provider.environments import provision
-from lago_layered_provider.providers import http
-from lago_layered_provider.report import console
+from lago_layered_provider.providers import http  # noqa: F401
+from lago_layered_provider.report import plan as report_plan  # noqa: F401
+from lago_layered_provider.report.display import Display
 from lago_layered_provider.repositories.template_repository import (
     TemplateRepository,
 )
@@ -45,7 +46,9 @@ def work(what: str, index: str, root: str, template: str) -> float:
     if what == 'plan':
         plan = provision.plan_for(wanted, store, sources)
     else:
-        plan = provision.provision(wanted, store, sources, io.StringIO())
+        plan = provision.provision(
+            wanted, store, sources, Display(io.StringIO())
+        )
         # What is there was not fetched in these seconds.
         assert not plan.missing
     seconds = time.perf_counter() - began

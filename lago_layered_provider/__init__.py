@@ -4,34 +4,30 @@ The way of one ``lago init``::
 
     LagoInitFile + indexes -> chains -> plan -> transfer -> store -> disks
 
-==================  ======================================================
-`lago_plugin`       puts our parts in the place of Lago's; what these do
-                    there is in `lago_init` and `lago_export`
-`lago_repair`       mends what Lago lacks on today's Python and qemu
-`environment`       an init file: its repositories, what its disks stand on
-`repository`        Lago's TemplateRepository, on ours
-`template_store`    Lago's TemplateStore, on ours
-`provision`         the use case: from wanted templates to a filled store
-`sources`           asks repositories for indexes and what they leave open
-`repositories`      where repositories are, the order of search
-`index_reading`     one index: read, kept, checked (`gpg`)
-`lookup`            small requests for what an index leaves open
-`core`              decides; pure: index, chains, plan, qcow2 header
-`providers`         read a source: http, file, and what others install
-`transfer`          carries out a plan, layers in parallel
-`store`             Lago's directory of images: locks, staging, commit
-`prefixes`          environments on the disk: what their disks stand on
-`initlock`          a LagoInitFile.lock and what it pins
-`repairing`         fetches damaged images of the store again
-`publishing`        makes, checks and grows repositories; also without Lago
-                    by `__main__`
-`repos_directory`   the repositories that people have added
-`report`            the plan and the progress, as people see them; what else
-                    they see is in ``report_*``
-`cli`               the verb ``lago template-repo``: its options; what they
-                    do is in `commands`
-`sdk`               drop-in for ``lago.sdk``
-==================  ======================================================
+The rooms, from the ground up; each knows only those above it in this list
+(a test sees to that):
+
+=================  =======================================================
+`core`             values and decisions: chains, the plan, names; pure
+`formats`          the bytes of images and compressed files; pure
+`index`            ``repo.metadata`` and what it says; pure
+`settings`         what somebody has configured
+`tools`            processes, threads, locks, files: who starts and opens
+`store`            Lago's directory of images: locks, staging, commit
+`transfer`         carries out a plan, layers in parallel
+`providers`        read a source: http, file, and what others install
+`repositories`     where indexes are; reading and keeping them, look-ups
+`environments`     what an init file wants, its lock; `provision`: the way
+                   from wanted templates to a filled store
+`lint`             what is wrong with a repository
+`publishing`       makes and grows repositories
+`report`           what people see
+`commands`         the verb ``lago template-repo``
+`plugin`           Lago: hooks, repairs, export, completion
+`lago_plugin`      what Lago loads: puts our parts in the place of its own
+`sdk`              drop-in for ``lago.sdk``
+`__main__`         publishing without Lago
+=================  =======================================================
 """
 
 __version__ = '0.1.0'

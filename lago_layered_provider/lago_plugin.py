@@ -7,7 +7,7 @@ verb; `import lago_layered_provider.lago_plugin` does the same for users of
 
 The way of a `lago init`: `TemplateRepository.from_url` and `TemplateStore`
 only remember where things are. Then `Prefix` prepares the images of all
-domains: first `lago_init` brings the chains of all of them into the
+domains: first `plugin.init` brings the chains of all of them into the
 store, then Lago makes the disks, one by one, and finds everything there.
 
 Every `lago` command pays for this import, also those that have nothing to do
@@ -20,28 +20,19 @@ import atexit
 import functools
 import gc
 import os
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import Any, Callable
 
 import lago.cmd
 import lago.prefix
 import lago.templates
 import lago.virt
-from lago.config import config
 from lago.plugins.cli import CLIPlugin
 
 from .plugin import export, hooks, repair
-from .plugin.messages import warn
-
-if TYPE_CHECKING:
-    from .environments import template_store
-    from .repositories import template_repository
-    from .settings import Settings
-
-SECTION = 'template_repo'
-
-#: What Lago is given as the path of a repository when none is configured.
-NO_REPOSITORY = 'no repository'
+from .plugin.config import (
+    NO_REPOSITORY, Options, TemplateRepository, find_repo_by_name,
+    make_template_store,
+)
 
 #: Set on what we have put in place of Lago's, so that it is done once.
 MARK = '_lago_layered_provider'
@@ -50,63 +41,6 @@ MARK = '_lago_layered_provider'
 COMPLETING = '_ARGCOMPLETE'
 
 Function = Callable[..., Any]
-
-
-def read_lago_settings() -> Settings:
-    """Return the settings of lago.conf and of the environment."""
-    from .settings import read_settings
-
-    settings = read_settings(config.get_section(SECTION, {}))
-    if Options.offline:
-        return replace(settings, offline=True)
-    return settings
-
-
-class TemplateRepository:
-    """Stands for Lago's class of that name, which has one constructor."""
-
-    @staticmethod
-    def from_url(path: str) -> template_repository.TemplateRepository:
-        """Return the repository with the index at a path or URL, unread."""
-        from .repositories import template_repository, where as repositories
-
-        where = [] if path == NO_REPOSITORY else [repositories.ByPath(path)]
-        return template_repository.TemplateRepository(where, read_lago_settings, warn)
-
-
-def make_template_store(path: str) -> template_store.TemplateStore:
-    """Stand for Lago's class `TemplateStore`."""
-    from .environments import template_store
-
-    return template_store.TemplateStore(path)
-
-
-def find_repo_by_name(
-    name: str, repo_dir: Optional[str] = None
-) -> template_repository.TemplateRepository:
-    """Return the repository of that name below `template_repos`, unread."""
-    from .repositories import template_repository, where as repositories
-
-    where = repositories.ByName(name, repo_dir or find_repos_directory())
-    return template_repository.TemplateRepository([where], read_lago_settings, warn)
-
-
-class Options:
-    """Options of the running `lago init` that Lago takes and then forgets."""
-
-    template_repos: Optional[str] = None
-    template_repo_name: Optional[str] = None
-    offline: bool = False
-    locked: object = None
-
-
-def find_repos_directory() -> str:
-    """Return where repositories are found by their name."""
-    return str(
-        Options.template_repos
-        or config.get('template_repos')
-        or config.get_section('init', {}).get('template_repos')
-    )
 
 
 def _remember_options(do_init: Function) -> Function:
@@ -133,12 +67,12 @@ def _or_only_plan(do_run: Function) -> Function:
     def wrapper(args: Any) -> Any:
         if not args.plan:
             return do_run(args)
-        from .commands import parser as cli
+        from .plugin import context
 
         Options.template_repos = args.template_repos
         Options.template_repo_name = args.template_repo_name
         Options.offline = args.offline
-        return cli.run_init_plan(args)
+        return context.run_init_plan(args)
 
     return wrapper
 
@@ -198,7 +132,7 @@ install()
 
 
 class TemplateRepoVerb(CLIPlugin):
-    """The verb `template-repo`; what it does is in `cli`."""
+    """The verb `template-repo`; its commands are in `commands`."""
 
     init_args = {
         'help': 'List, fetch, check and remove templates',
@@ -206,9 +140,9 @@ class TemplateRepoVerb(CLIPlugin):
 
     def populate_parser(self, parser: Any) -> None:
         """Add the subcommands and their options."""
-        from .commands import parser as cli
+        from .commands import parser as commands_parser
 
-        cli.populate_parser(parser)
+        commands_parser.populate_parser(parser)
         # What is loaded stays until this command ends. Else it is looked
         # through again and again, and a last time at the end: a quarter of
         # the time of a short command.
@@ -217,6 +151,6 @@ class TemplateRepoVerb(CLIPlugin):
 
     def do_run(self, args: Any) -> None:
         """Run the subcommand that was asked for."""
-        from .commands import parser as cli
+        from .plugin import context
 
-        hooks.in_session(cli.run)(args)
+        hooks.in_session(context.run)(args)

@@ -1,7 +1,8 @@
 """The commands of `lago template-repo`, one module for those of a kind.
 
 Each is a function from a `Context` to an exit status. None of them knows
-Lago or argparse's parser: `cli` has the options, `cli_context` what Lago's
+Lago or argparse's parser: `parser` has the options, `plugin.context` what
+Lago's
 configuration says.
 """
 

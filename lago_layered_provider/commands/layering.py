@@ -15,6 +15,7 @@ from ..publishing import layering, scratch
 from ..publishing.local_images import LocalImage, examine
 from ..publishing.original import ENDINGS, strip_endings
 from ..report import console as report
+from ..report.display import Display
 from ..store import Usage
 from ..tools import qemu_img
 from .context import Context
@@ -151,7 +152,9 @@ def _provisioned(
         sources.settings.lock_timeout,
         lambda holder: context.warn(f'{store.root}: waiting for {holder}'),
     ):
-        plan = provision.provision([wanted], store, sources, sys.stderr)
+        plan = provision.provision(
+            [wanted], store, sources, Display(sys.stderr)
+        )
         layer = plan.layer(plan.tops[0])
         template = (
             layer.image.ref.short if layer.image

@@ -8,18 +8,20 @@ import sys
 from ..core.sizes import size_text
 from ..publishing.layout import INDEX
 from ..publishing.mirroring import Copy, mirror
-from ..report import console, progress as report_progress
+from ..report import console
+from ..report.choose import make_progress
+from ..report.progress import Words
 from .context import Context
 from .planning import parse_word
 
 #: What the progress says here.
-WORDS = report_progress.Words('fetching', 'copied')
+WORDS = Words('fetching', 'copied')
 
 
 def run_mirror(context: Context) -> int:
     """Copy templates into a directory that can be served as it is."""
     args = context.args
-    progress = report_progress.make_progress(
+    progress = make_progress(
         context.settings.progress, console.make_console(sys.stderr), WORDS
     )
     with progress:

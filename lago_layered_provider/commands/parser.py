@@ -7,7 +7,6 @@ that takes, is in `commands`.
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any, Dict
 
 from . import parser_publishing
@@ -243,30 +242,3 @@ def add_command(
             help='store, instead of that of lago init',
         )
     return parser
-
-
-def run(args: argparse.Namespace) -> None:
-    """Run the subcommand that was asked for.
-
-    Raises:
-        LayeredError: with a message for people.
-        SystemExit: with a status of its own.
-    """
-    from ..plugin import context
-    from . import find_command
-
-    status = find_command(args.template_repo_command)(
-        context.make_context(args)
-    )
-    if status:
-        sys.exit(status)
-
-
-def run_init_plan(args: argparse.Namespace) -> None:
-    """Run `lago init --plan`; `args` are those of `lago init`."""
-    from ..plugin import context
-    from . import planning
-
-    status = planning.run_init_plan(context.make_init_context(args))
-    if status:
-        sys.exit(status)

@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 COMPRESSIONS = ('zst', 'xz', 'gz', 'none')
 
-#: Adds a subcommand: `cli.add_command`.
+#: Adds a subcommand: `parser.add_command`.
 Add = Callable[..., argparse.ArgumentParser]
 
 

@@ -96,7 +96,9 @@ def _print_changes(path: str, rows: Sequence[Row]) -> None:
     console = report.make_console(sys.stdout)
     changed = [row for row in rows if row['change'] != 'kept']
     for row in changed:
-        name = lock_document.describe_wish(Wish(row['wanted'], row['digest'] or ''))
+        name = lock_document.describe_wish(
+            Wish(row['wanted'], row['digest'] or '')
+        )
         what = row['locked'] or 'no disk wants it any more'
         if row['before'] and row['locked'] != row['before'] and row['locked']:
             what = f'{row["before"]} -> {row["locked"]}'
@@ -153,7 +155,9 @@ def _compare(
         context.warn(error.message)
         return '', 'not in the repositories', True
     ref = newest.top.ref
-    change = lock_document.find_change(locked, newest) if locked else 'not locked'
+    change: Optional[str] = 'not locked'
+    if locked:
+        change = lock_document.find_change(locked, newest)
     return f'{ref.repository}/{ref.short}', change or CURRENT, bool(change)
 
 

@@ -12,6 +12,8 @@ from ..core.model import show
 from ..core.wanted import Wanted, parse_wanted
 from ..environments import lock_file, provision
 from ..report import console
+from ..report.display import Display
+from ..report.plan import print_plan
 from ..repositories.template_repository import TemplateRepository
 from ..settings import read_flag
 from .context import Context, INIT_FILE, NO_ROOM_STATUS
@@ -39,7 +41,9 @@ def run_pull(context: Context) -> int:
     else:
         repository, wanted = find_wanted(context, context.args.wanted)
     sources = repository.sources(context.store)
-    done = provision.provision(wanted, context.store, sources, sys.stderr)
+    done = provision.provision(
+        wanted, context.store, sources, Display(sys.stderr)
+    )
     context.show(plan.plan_document(done), lambda: None)
     return 0
 
@@ -133,7 +137,7 @@ def _print_plan(
     found = provision.plan_for(wanted, context.store, sources)
     context.show(
         plan.plan_document(found),
-        lambda: console.print_plan(found, console.make_console(sys.stdout)),
+        lambda: print_plan(found, console.make_console(sys.stdout)),
     )
     try:
         found.check_room()

@@ -10,11 +10,13 @@ from ..core.model import Image
 from ..core.sizes import size_text
 from ..publishing.create import Publication, publish
 from ..publishing.options import Options
-from ..report import console as report, progress as report_progress, tables
+from ..report import console as report, tables
+from ..report.choose import make_progress
+from ..report.progress import Words
 from .context import Context
 
 #: What the progress says here.
-WORDS = report_progress.Words('packing', 'packed')
+WORDS = Words('packing', 'packed')
 
 
 def run_create(context: Context) -> int:
@@ -29,7 +31,7 @@ def publish_directory(context: Context, directory: str) -> int:
         PublishError: with all that is in the way.
     """
     console = report.make_console(sys.stderr)
-    progress = report_progress.make_progress(
+    progress = make_progress(
         context.settings.progress, console, WORDS
     )
     with progress:

@@ -6,7 +6,8 @@ import os
 import sys
 from typing import Any, Dict, List, Sequence
 
-from ..report import console as report, progress as report_progress, verify
+from ..report import console as report, verify
+from ..report.choose import make_progress
 from ..store import Auditor, Usage
 from ..store.audit_rules import State, Verdict, judge, select_names
 from ..tools import threads
@@ -104,7 +105,7 @@ def _repair(
     problems: List[str] = []
     sources = context.repository.sources(context.store)
     console = report.make_console(sys.stderr)
-    progress = report_progress.make_progress(
+    progress = make_progress(
         sources.settings.progress, console
     )
     context.store.prepare()

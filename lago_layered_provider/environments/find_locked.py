@@ -12,7 +12,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..core import errors
 from ..core.model import BaseDigest, BaseName, Chain, Digest, Image, Unknown
-from ..core.wanted import Pin, Pins, Wanted
+from ..core.wanted import Pin, Pins, Wanted, make_image
 from ..index.catalog import Catalog, IndexNeeded
 
 
@@ -100,14 +100,6 @@ class _Finder:
         if differences:
             return None
         return Chain(tuple(images[number] for number in range(len(pins))))
-
-
-def make_image(pin: Pin) -> Image:
-    """Return a pinned image that nobody has to fetch."""
-    return Image(
-        ref=pin.ref, source='', handle='', timestamp=0, base=None,
-        compression=None, digests=pin.digests, location=pin.location,
-    )
 
 
 def _find(catalog: Catalog, pin: Pin) -> Optional[Image]:

@@ -112,7 +112,10 @@ def hold(found: Environment, init_file: Optional[str]) -> Environment:
     if lacking:
         raise errors.NotAsLocked(
             f'{path} does not fit {os.path.basename(str(init_file))}',
-            [f'{lock_document.describe_wish(wish)} is not in it' for wish in lacking],
+            [
+                f'{lock_document.describe_wish(wish)} is not in it'
+                for wish in lacking
+            ],
             hint='Add it with: lago template-repo lock',
         )
     called = _name_locations(found)

@@ -6,7 +6,9 @@ Read it from `provision` on: chains, plan, room, transfer.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Dict, Iterable, List, Optional, Sequence, TextIO
+from typing import (
+    ContextManager, Dict, Iterable, List, Optional, Protocol, Sequence,
+)
 
 from ..core import errors, planning
 from ..core.model import Chain, Digest, Image, Partial, Stored
@@ -22,11 +24,21 @@ from ..transfer.ports import Progress
 from . import locked_chains
 
 
+class Display(Protocol):
+    """What people see of the work."""
+
+    def show(self, plan: Plan) -> None:
+        """Show a plan before it is carried out."""
+
+    def progress(self, kind: str) -> ContextManager[Progress]:
+        """Show how far the transfer is, as the setting `progress` says."""
+
+
 def provision(
     wanted: Sequence[Wanted],
     store: Store,
     sources: Sources,
-    stream: TextIO,
+    display: Display,
 ) -> Plan:
     """Bring the chains of all wanted templates into the store.
 
@@ -34,7 +46,7 @@ def provision(
     prune takes what the plan counts on: it waits.
 
     Args:
-        stream: where the plan and the progress are shown.
+        display: shows the plan and the progress.
 
     Returns:
         the plan as it was carried out; its `tops` are the names of the
@@ -49,19 +61,19 @@ def provision(
             f'{store.root}: waiting for {holder}'
         ),
     ):
-        return _provision(wanted, store, sources, stream)
+        return _provision(wanted, store, sources, display)
 
 
 def _provision(
     wanted: Sequence[Wanted],
     store: Store,
     sources: Sources,
-    stream: TextIO,
+    display: Display,
 ) -> Plan:
     store.clear()
     plan = plan_for(wanted, store, sources)
     try:
-        _carry_out(plan, store, sources, stream)
+        _carry_out(plan, store, sources, display)
         return plan
     except errors.LayeredError as error:
         changed = _plan_anew(error, plan, wanted, store, sources)
@@ -71,7 +83,7 @@ def _provision(
             f'{error.message.splitlines()[0]} The repository has changed '
             f'meanwhile, so there is a new plan.'
         )
-    _carry_out(changed, store, sources, stream)
+    _carry_out(changed, store, sources, display)
     return changed
 
 
@@ -221,21 +233,14 @@ def _needs(plan: Plan) -> Dict[str, int]:
 
 
 def _carry_out(
-    plan: Plan, store: Store, sources: Sources, stream: TextIO
+    plan: Plan, store: Store, sources: Sources, display: Display
 ) -> None:
     """Show the plan, and fetch what is missing if it fits."""
-    # rich costs more than most lago commands do
-    from ..report import console as report, progress as report_progress
-
-    console = report.make_console(stream)
-    report.print_plan(plan, console)
+    display.show(plan)
     plan.check_room()
     check_offline(plan, sources)
     if plan.missing:
-        progress = report_progress.make_progress(
-            sources.settings.progress, console
-        )
-        with progress:
+        with display.progress(sources.settings.progress) as progress:
             fetch_missing(plan, store, sources, progress)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any, Dict, Sequence, Tuple, Union
 
 from ..core.model import ImageRef
@@ -19,8 +18,9 @@ from . import provision
 class TemplateStore:
     """Lago's store: where the images of all environments stand."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, display: provision.Display) -> None:
         self.store = Store(path)
+        self._display = display
         self._names: Dict[Union[Tuple[str, ImageRef], Pins], str] = {}
 
     def provide(
@@ -32,7 +32,9 @@ class TemplateStore:
             their names in the store, in the order of `wanted`.
         """
         sources = repository.sources(self.store)
-        plan = provision.provision(wanted, self.store, sources, sys.stderr)
+        plan = provision.provision(
+            wanted, self.store, sources, self._display
+        )
         for each, name in zip(wanted, plan.tops):
             self._names[each.pins or sources.find(each).key] = name
         return plan.tops

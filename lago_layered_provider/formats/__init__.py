@@ -1,1 +1,1 @@
-"""TODO."""
+"""The bytes of images and of their compressed files; nothing has an effect."""

@@ -20,13 +20,14 @@ import zlib
 from dataclasses import dataclass
 from typing import List, Optional, Tuple
 
+from ..core.magics import XZ
+
 #: Bytes of a stream header, and of a stream footer.
 HEADER_BYTES = 12
 
 #: Section 1.2: integers have at most 63 bits, in at most nine bytes.
 MAX_INTEGER_BYTES = 9
 
-HEADER_MAGIC = b'\xfd7zXZ\x00'
 _FOOTER_MAGIC = b'YZ'
 _RESERVED_BLOCK_FLAGS = 0x3C
 
@@ -88,7 +89,7 @@ def parse_stream_header(data: bytes) -> int:
     Raises:
         BadXz: this is no stream header.
     """
-    if len(data) != HEADER_BYTES or not data.startswith(HEADER_MAGIC):
+    if len(data) != HEADER_BYTES or not data.startswith(XZ):
         raise BadXz('this is not the beginning of an xz stream')
     if crc32(data[6:8]) != data[8:]:
         raise BadXz('the xz stream header is damaged')
@@ -98,7 +99,7 @@ def parse_stream_header(data: bytes) -> int:
 def make_stream_header(check: int) -> bytes:
     """Return the header of a stream with that check id (2.1.1)."""
     flags = bytes([0, check])
-    return HEADER_MAGIC + flags + crc32(flags)
+    return XZ + flags + crc32(flags)
 
 
 def parse_stream_footer(data: bytes) -> Tuple[int, int]:

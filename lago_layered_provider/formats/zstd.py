@@ -17,13 +17,9 @@ from __future__ import annotations
 import struct
 from typing import Optional, Sequence, Tuple, Union
 
+from ..core.magics import ZSTD_FRAME
 from .block import Block, Needed
 
-FRAME_MAGIC = b'\x28\xb5\x2f\xfd'
-#: Of frames, and of those that decoders skip.
-MAGICS = (FRAME_MAGIC, *(
-    bytes([first]) + b'\x2a\x4d\x18' for first in range(0x50, 0x60)
-))
 TABLE_MAGIC = 0x184D2A5E
 FOOTER_MAGIC = 0x8F92EAB1
 
@@ -49,7 +45,7 @@ def parse_content_size(head: bytes) -> Optional[int]:
     Returns:
         None when it does not say so, or is no frame, or is cut off.
     """
-    if not head.startswith(FRAME_MAGIC) or len(head) < 5:
+    if not head.startswith(ZSTD_FRAME) or len(head) < 5:
         return None
     descriptor = head[4]
     single_segment = descriptor & 0x20
@@ -72,7 +68,7 @@ def parse_window_size(head: bytes) -> Optional[int]:
     Returns:
         None when it is no frame, or is cut off.
     """
-    if not head.startswith(FRAME_MAGIC) or len(head) < 6:
+    if not head.startswith(ZSTD_FRAME) or len(head) < 6:
         return None
     if head[4] & 0x20:  # a single segment: all that it makes
         return parse_content_size(head)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""`repo.metadata` and what it says of images; nothing has an effect."""

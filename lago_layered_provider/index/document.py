@@ -17,8 +17,8 @@ from typing import (
 
 from ..core import errors, json_text, model
 from ..core.json_text import Doubled
+from ..core.magics import name_magic
 from ..core.model import BaseDigest, BaseFile, Image, ImageRef
-from ..formats import detect
 from . import entry
 from .entries import Templates, Versions
 from .scan import SEARCHED, read_table, render_table, scan
@@ -315,7 +315,7 @@ def parse_json(
     except RecursionError:
         fault = 'is nested too deeply'
     except ValueError as error:
-        kind = detect.name_magic(data)
+        kind = name_magic(data)
         fault = f'is not JSON: {error}'
         if data.lstrip()[:1] == b'<':
             fault = 'expected JSON, found an HTML or XML page'

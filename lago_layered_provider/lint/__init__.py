@@ -1,1 +1,1 @@
-"""TODO."""
+"""What can be wrong with a repository."""

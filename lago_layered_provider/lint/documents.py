@@ -58,8 +58,8 @@ def read_documents(
     return Documents(
         found,
         _read_optional(
-            source_places.signature_of(location), MAX_SIGNATURE_BYTES, settings,
-            fresh,
+            source_places.signature_of(location), MAX_SIGNATURE_BYTES,
+            settings, fresh,
         ),
         _read_virt(location, settings),
     )

@@ -1,7 +1,7 @@
 """Look at the files of one image, in few small requests.
 
 The first bytes of the file, its last ones, its two sidecars; at mirrors a
-HEAD. What that means is judged by `core.lint_image`; nothing is raised for
+HEAD. What that means is judged by `images`; nothing is raised for
 what an admin or a server can have done.
 """
 

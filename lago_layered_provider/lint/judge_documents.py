@@ -11,10 +11,9 @@ from ..core.model import Image, Unknown, show
 from ..formats import openpgp, virt_index
 from ..index.document import Index, is_remote
 from ..index.entry import strip_suffix
+from ..index.file_names import PUBLISHED, SIDECARS, files_of
 from ..providers import ranges
-from ..publishing.copy_names import PUBLISHED
-from ..publishing.indexing import files_of
-from ..publishing.layout import Place, SIDECARS
+from ..repositories.directory import published_files
 from ..repositories.reading import try_again
 from ..settings import Settings
 from . import virt
@@ -85,7 +84,7 @@ def judge_strays(
         if (template, version) not in images
     }
     strays = sorted(
-        name for name in Place(root).published()
+        name for name in published_files(root)
         if name not in kept and _plain(name) not in faulty
     )
     if strays:

@@ -1,1 +1,4 @@
-"""TODO."""
+"""Lago, and all that touches it: hooks, repairs, export, completion.
+
+`lago_plugin` loads it.
+"""

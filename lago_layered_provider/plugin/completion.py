@@ -12,8 +12,8 @@ import contextlib
 import functools
 from typing import Any, Callable, Dict, Iterable, Iterator, List
 
-from .. import lago_plugin
-from . import context as cli_context
+from .config import Options, find_repos_directory
+from .context import make_context
 
 Function = Callable[..., Any]
 Names = Callable[[argparse.Namespace], Iterable[str]]
@@ -67,8 +67,8 @@ def _templates(args: argparse.Namespace) -> Iterator[str]:
     """Yield `NAME` and `NAME:VERSION` of all repositories that are here."""
     from ..core.errors import LayeredError
 
-    lago_plugin.Options.offline = True
-    context = cli_context.make_context(args)
+    Options.offline = True
+    context = make_context(args)
     for each in context.repository.repositories:
         with contextlib.suppress(LayeredError):
             index = each.read(
@@ -84,7 +84,7 @@ def _stored(args: argparse.Namespace) -> Iterator[str]:
     """Yield the names of the images in the store."""
     from ..store import Inventory
 
-    root = cli_context.make_context(args).store.root
+    root = make_context(args).store.root
     for name in Inventory(root).images()[0]:
         yield name
         yield name.partition(':')[2]  # without its repository
@@ -94,7 +94,7 @@ def _added(args: argparse.Namespace) -> Iterator[str]:
     """Yield the names of the repositories that were added."""
     from ..repositories.added_files import ReposDirectory
 
-    directory = ReposDirectory(lago_plugin.find_repos_directory())
+    directory = ReposDirectory(find_repos_directory())
     yield from (each.name for each in directory.added())
 
 

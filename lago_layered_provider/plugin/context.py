@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import functools
 import os
+import sys
 from typing import Any, Optional, Sequence
 
 from lago.config import config
 from lago.plugins.output import DefaultOutFormatPlugin
 
-from .. import lago_plugin
-from ..commands import Context
+from ..commands import Context, find_command
 from ..commands.context import INIT_FILE
 from ..core import errors
 from ..environments.environment import Environment
@@ -21,6 +21,30 @@ from ..repositories.where import ByPath
 from ..store import Store
 from ..tools import files
 from . import init, messages
+from .config import (
+    NO_REPOSITORY, find_repos_directory, make_repository, read_lago_settings,
+)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the subcommand that was asked for.
+
+    Raises:
+        LayeredError: with a message for people.
+        SystemExit: with a status of its own.
+    """
+    status = find_command(args.template_repo_command)(make_context(args))
+    if status:
+        sys.exit(status)
+
+
+def run_init_plan(args: argparse.Namespace) -> None:
+    """Run `lago init --plan`; `args` are those of `lago init`."""
+    from ..commands import planning
+
+    status = planning.run_init_plan(make_init_context(args))
+    if status:
+        sys.exit(status)
 
 
 def make_context(args: argparse.Namespace) -> Context:
@@ -46,9 +70,9 @@ def _make_context(
         args=args,
         open_repository=functools.partial(_find_repository, args, repository),
         store=Store(store),
-        settings=lago_plugin.read_lago_settings(),
+        settings=read_lago_settings(),
         read_environment=functools.partial(_read_environment, repository),
-        repos_directory=lago_plugin.find_repos_directory(),
+        repos_directory=find_repos_directory(),
         format_data=None if for_people else args.out_format.format,
         warn=messages.warn,
     )
@@ -56,8 +80,8 @@ def _make_context(
 
 def _open_repository(given: Sequence[str]) -> TemplateRepository:
     """Return what the command line names."""
-    return lago_plugin.TemplateRepository.from_url(
-        lago_plugin.NO_REPOSITORY
+    return make_repository(
+        NO_REPOSITORY
     ).searched_in([ByPath(each) for each in given])
 
 

@@ -1,4 +1,4 @@
-"""The hook into `lago export`; what it then does is in `lago_export_disks`.
+"""The hook into `lago export`; what it then does is in `export_disks`.
 
 Every `lago` command pays for this import, so that it only wraps two methods
 of `lago.virt.VirtEnv`, which Lago imports anyway. `lago.export` itself comes

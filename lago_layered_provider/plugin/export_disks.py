@@ -28,7 +28,7 @@ from ..environments import backing_chain, export_plan
 from ..environments.export_plan import Link
 from ..store import Store
 from ..tools import disk_tools, files, qemu_img
-from . import hooks
+from . import prefix_notes
 
 #: What Lago calls the format of a CD's image.
 ISO = 'iso'
@@ -154,7 +154,7 @@ class DiskExport(lago.export.DiskExportManager):
         if self.disk.get('template_type', 'lago') == 'lago':
             directory, name = os.path.split(above)
             path = os.path.join(os.path.dirname(directory), 'metadata')
-            way = [hooks.IMAGES, name]
+            way = [prefix_notes.IMAGES, name]
         try:
             with files.open_text(path) as stream:
                 said = json.load(stream)

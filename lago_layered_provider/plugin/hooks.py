@@ -14,22 +14,10 @@ from ..core import errors
 from ..report import screen
 from ..report.messages import fold
 from .messages import as_lago_errors, warn
-
-#: Set on a prefix: the path of its init file.
-INIT_FILE = '_layered_init_file'
+from .prefix_notes import INIT_FILE, NOTED, TASKS
 
 #: Lago's exit status for its errors.
 FAILED_STATUS = 2
-
-#: The key of a prefix's metadata: the store that knows of it, and as what.
-NOTED = 'layered'
-
-#: The key of a prefix's metadata: the images that its disks stand on, by the
-#: names of the disks' files.
-IMAGES = 'template-images'
-
-#: Set on a prefix: whether virt-sysprep and virt-customize are to run.
-TASKS = '_layered_tasks'
 
 Function = Callable[..., Any]
 

@@ -30,19 +30,19 @@ import lago.utils
 from lago.config import config
 from lago.constants import CONFIG_DEFAULTS
 
-from .. import lago_plugin
 from ..core import errors
 from ..core.initfile import REPOSITORIES
 from ..core.model import BaseName
 from ..environments import environment, survey
 from ..environments.template_store import TemplateStore
-from ..repositories import template_repository
+from ..repositories.template_repository import TemplateRepository
 from ..repositories.where import ByName, ByPath, Repository, search_order
 from ..settings import read_flag
 from ..store import Usage
 from ..tools import disk_tools, files, qemu_img
 from ..tools.disk_tools import CUSTOMIZE, GUESTFS_HINT, SYSPREP
-from . import hooks, messages
+from . import messages, prefix_notes
+from .config import Options, find_repos_directory, read_lago_settings
 
 LOGGER = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ LAGO_PATH = CONFIG_DEFAULTS['init']['template_repo_path']
 
 
 def read_environment(
-    conf: object, given: template_repository.TemplateRepository, path: Optional[str]
+    conf: object, given: TemplateRepository, path: Optional[str]
 ) -> environment.Environment:
     """Read the loaded init file of an environment.
 
@@ -77,8 +77,8 @@ def read_environment(
 
 
 def find_repositories(
-    conf: object, given: template_repository.TemplateRepository, path: Optional[str]
-) -> template_repository.TemplateRepository:
+    conf: object, given: TemplateRepository, path: Optional[str]
+) -> TemplateRepository:
     """Return where `lago init` would look for templates.
 
     Args:
@@ -100,8 +100,8 @@ def find_repositories(
 
 
 def _find_start(
-    given: template_repository.TemplateRepository
-) -> Tuple[template_repository.TemplateRepository, Optional[Repository], str]:
+    given: TemplateRepository
+) -> Tuple[TemplateRepository, Optional[Repository], str]:
     """Return what somebody named, what is configured, and `template_repos`.
 
     A path wins over a name, as in Lago. But a path is always configured, at
@@ -109,14 +109,14 @@ def _find_start(
     comes before a configured path, a configured one before Lago's own path.
     """
     section = config.get_section('init', {})
-    directory = lago_plugin.find_repos_directory()
+    directory = find_repos_directory()
     path, name = (
         section.get(key) for key in ('template_repo_path',
                                      'template_repo_name')
     )
     configured = ByPath(path) if path else None
     named = [each for each in given.repositories if each != configured]
-    said = lago_plugin.Options.template_repo_name
+    said = Options.template_repo_name
     if said and said != name and not named:
         named += _find_by_name(ByName(said, directory), configured)
     default: Optional[Repository] = configured
@@ -129,7 +129,7 @@ def _find_by_name(
     by_name: ByName, configured: Optional[ByPath]
 ) -> List[Repository]:
     """Return the repository of a given name; there need not be one."""
-    settings = lago_plugin.read_lago_settings()
+    settings = read_lago_settings()
     if configured is None or by_name.is_there(settings):
         return [by_name]
     messages.warn(
@@ -155,19 +155,19 @@ def prepare_images(
     """
     if not isinstance(template_store, TemplateStore):
         return prepare(prefix, conf, template_repo, template_store)
-    init_file = getattr(prefix, hooks.INIT_FILE, None)
+    init_file = getattr(prefix, prefix_notes.INIT_FILE, None)
     found = read_environment(conf, template_repo, init_file)
-    check_host(conf, *getattr(prefix, hooks.TASKS, (False, False)))
+    check_host(conf, *getattr(prefix, prefix_notes.TASKS, (False, False)))
     if not (found.disks or found.layers):
         # Such an environment needs no store, and there may be none.
         return prepare(prefix, conf, template_repo, template_store)
-    if read_flag('locked', lago_plugin.Options.locked):
+    if read_flag('locked', Options.locked):
         from ..environments import lock_file
 
         found = lock_file.hold(found, init_file)
     root = template_store.store.root
     with Usage(root).using(
-        lago_plugin.read_lago_settings().lock_timeout,
+        read_lago_settings().lock_timeout,
         lambda holder: messages.warn(f'{root}: waiting for {holder}'),
     ):
         provide(prefix, conf, found, template_store)
@@ -258,7 +258,7 @@ def _note_usage(prefix: Any, root: str, names: survey.DiskNames) -> None:
     found = survey.read_note(path, root, names)
     if not found.note.uses:
         return
-    prefix.metadata[hooks.NOTED] = {'store': root, 'prefix': path}
+    prefix.metadata[prefix_notes.NOTED] = {'store': root, 'prefix': path}
     try:
         Usage(root).note(found.note)
     except errors.LayeredError as error:
@@ -343,7 +343,7 @@ def stand_on_template(
         template_spec['template_name']
     ).get_version(template_spec.get('template_version')).image
     # Not into the spec of the disk, which Lago shows and exports.
-    images = prefix.metadata.setdefault(hooks.IMAGES, {})
+    images = prefix.metadata.setdefault(prefix_notes.IMAGES, {})
     images[os.path.basename(disk_path)] = str(BaseName(
         image.ref.template, image.ref.version, image.ref.repository
     ))

@@ -4,9 +4,9 @@ Lago is at its end of life: nothing will be mended there. So its functions
 are repaired in memory when our plugin is loaded. Each repair looks at Lago
 first and leaves alone what works; none changes what Lago does beyond making
 it work. What concerns templates is replaced by `lago_plugin` and not
-repaired here. Connections and nets are in `lago_repair_libvirt`, recovery
-from a killed init is in `lago_repair_prefix`, the log in `lago_repair_log`;
-what only VMs need is in `lago_repair_vms`, because Lago imports that part
+repaired here. Connections and nets are in `repair_libvirt`, recovery
+from a killed init is in `repair_prefix`, the log in `repair_log`;
+what only VMs need is in `repair_vms`, because Lago imports that part
 late.
 
 Two Lagos are meant: 0.46.0 translated to Python 3, whose text still mixes
@@ -255,7 +255,7 @@ def configuration_sections() -> bool:
 
 
 def running_vms() -> bool:
-    """See to it that `lago_repair_vms` gets its turn.
+    """See to it that `repair_vms` gets its turn.
 
     A `VirtEnv` is what imports the modules concerned, so they are repaired
     then. All other commands are spared that import.

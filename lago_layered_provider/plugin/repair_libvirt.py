@@ -1,4 +1,4 @@
-"""The repairs of `lago_repair` around libvirt's connections and nets.
+"""The repairs of `repair` around libvirt's connections and nets.
 
 All but two are for 0.46.0, whose translation mixes bytes and text.
 """

@@ -1,4 +1,4 @@
-"""The means of `lago_repair`: ways to look at Lago's code and to adapt it."""
+"""The means of `repair`: ways to look at Lago's code and to adapt it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The repairs of `lago_repair` that only an environment's VMs need.
+"""The repairs of `repair` that only an environment's VMs need.
 
 Importing this imports libvirt's VM provider, jinja2 and paramiko; so it is
-left to `lago_repair`, which does it when Lago is about to do the same.
+left to `repair`, which does it when Lago is about to do the same.
 """
 
 from __future__ import annotations

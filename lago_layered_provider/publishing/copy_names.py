@@ -12,10 +12,8 @@ from typing import Collection, Dict, List, Mapping, Optional
 from ..core.errors import IndexFaults
 from ..core.model import Image
 from ..index.document import Index
+from ..index.file_names import PUBLISHED
 from ..index.source_places import ARGUMENTS
-
-#: Where published files are in a directory that `create` and `mirror` fill.
-PUBLISHED = 'published'
 
 
 def name_files(

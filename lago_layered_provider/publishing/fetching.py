@@ -9,16 +9,13 @@ import re
 from typing import IO, Iterator, Optional
 
 from ..core import errors
+from ..core.magics import MAGICS
 from ..providers import make_provider
 from ..tools import qemu_img, tree
 from ..transfer.decode import CorruptStream, decode_all
 from .local_images import examine
 
 READ_BYTES = 2**20
-
-_MAGICS = (
-    (b'\xfd7zXZ\0', 'xz'), (b'\x28\xb5\x2f\xfd', 'zst'), (b'\x1f\x8b', 'gz'),
-)
 
 
 def fetch_ready(location: str, target: str, timeout: float) -> None:
@@ -87,7 +84,7 @@ def _decoded(location: str, timeout: float) -> Iterator[bytes]:
 
 
 def _find_compression(data: bytes) -> Optional[str]:
-    for magic, name in _MAGICS:
-        if data.startswith(magic):
-            return name
-    return None
+    return next(
+        (name for name, marks in MAGICS.items() if data.startswith(marks)),
+        None,
+    )

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from ..core import errors
-from ..core.model import Image, SUFFIXES, Unknown, check_name
+from ..core.model import Image, Unknown, check_name
 from ..index import document, writing
 from ..index.document import Index, SourceSpec
+from ..index.file_names import PUBLISHED, files_of
 from ..index.entry import strip_suffix
 from ..tools import tree as disk
-from .copy_names import PUBLISHED
-from .layout import HINT, Known, Place, SIDECARS, SIGNATURE
+from .layout import HINT, Known, Place, SIGNATURE
 from .options import Options
 from .originals import File
 
@@ -229,18 +229,6 @@ def remove_unlisted(
         name for image in [*before.images.values(), *new]
         for name in files_of(image)
     })
-
-
-def files_of(image: Image) -> List[str]:
-    """Return the names that the files of an image may have."""
-    suffixes = list(SUFFIXES.values())
-    if not isinstance(image.compression, Unknown):
-        suffixes = [SUFFIXES[image.compression]]
-    plain = strip_suffix(image.handle)
-    return [
-        image.handle, *(plain + each for each in suffixes),
-        *(image.handle + each for each in SIDECARS),
-    ]
 
 
 def _our_source(options: Options, before: Before) -> SourceSpec:

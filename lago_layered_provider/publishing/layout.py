@@ -26,14 +26,14 @@ import lockfile
 
 from ..core import errors
 from ..core.model import FORMATS, Image, SUFFIXES
+from ..index.file_names import PUBLISHED, SIDECARS
+from ..repositories.directory import published_files
 from ..tools import locks
 from ..tools.tree import Tree, write_file, write_json
-from .copy_names import PUBLISHED
 from .scratch import disk_errors
 
 INDEX = 'repo.metadata'
 SIGNATURE = f'{INDEX}.asc'
-SIDECARS = ('.metadata', '.hash')
 
 _PART = '.part'
 _OURS = re.compile(
@@ -120,7 +120,7 @@ class Place:
 
     def remove_begun(self, ending: str) -> None:
         """Remove published files that are not complete, by their ending."""
-        for name in self._files():
+        for name in published_files(self.root, hidden=True):
             # An image may be called so, too, but is not hidden.
             if re.search(rf'/\.[^/]*{re.escape(ending)}$', name):
                 self._published.remove(self.path(name))
@@ -176,7 +176,7 @@ class Place:
         Args:
             kept: their names, sidecars included.
         """
-        for name in self._files():
+        for name in published_files(self.root, hidden=True):
             if name not in kept and _OURS.fullmatch(os.path.basename(name)):
                 self._published.remove(self.path(name))
         for parent, _, _ in os.walk(self.path(PUBLISHED), topdown=False):
@@ -184,21 +184,8 @@ class Place:
                 with contextlib.suppress(OSError):
                     os.rmdir(parent)  # fails unless it is empty
 
-    def published(self) -> Iterator[str]:
-        """Yield the files that may be served, and are not being written."""
-        return (
-            name for name in self._files()
-            if not os.path.basename(name).startswith('.')
-        )
-
     def _state(self) -> str:
         return self.path(f'{PUBLISHED}/.originals.json')
-
-    def _files(self) -> Iterator[str]:
-        """Yield the files below `published`."""
-        for parent, _, names in os.walk(self.path(PUBLISHED)):
-            for name in names:
-                yield os.path.relpath(os.path.join(parent, name), self.root)
 
 
 def identify(path: str) -> str:

@@ -8,7 +8,7 @@ from typing import Mapping, Optional, Tuple
 
 @dataclass(frozen=True)
 class Options:
-    """What an admin has asked for; see `cli_publishing`.
+    """What an admin has asked for; see `commands.parser_publishing`.
 
     Attributes:
         compression: of new images, as an index gives it.

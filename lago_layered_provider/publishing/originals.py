@@ -12,6 +12,7 @@ from typing import (
     Any, Dict, Iterator, List, Mapping, Optional, Sequence, Set,
 )
 
+from ..index.file_names import PUBLISHED
 from ..core.errors import LayeredError
 from ..core.model import Image, ImageRef
 from ..formats import detect, qcow2, qcow2_peek, qcow2_safety
@@ -21,7 +22,6 @@ from ..providers.file import FileProvider
 from ..repositories import lookup_file
 from ..tools import files
 from . import local_images
-from .copy_names import PUBLISHED
 from .layout import INDEX, Known, identify
 from .original import ENDINGS, Original, RAW_ENDINGS
 from .reading_originals import compression_of

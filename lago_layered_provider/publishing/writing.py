@@ -6,12 +6,12 @@ import os
 from dataclasses import dataclass
 from typing import Optional
 
+from ..index.file_names import PUBLISHED
 from ..core.errors import PublishError
 from ..core.model import BaseName, Image, ImageRef, SUFFIXES
 from ..index.entry import strip_suffix
 from ..tools import qemu_img, tree
 from ..transfer.ports import Progress
-from .copy_names import PUBLISHED
 from .decide import Draft
 from .layout import HINT, Place, identify
 from .originals import Found

@@ -8,7 +8,8 @@ from typing import Any, Iterator, List, Mapping, Optional, Tuple
 
 from ..core.plan import Plan
 from ..core.sizes import size_text
-from .console import Screen, print_plan
+from .console import Screen
+from .plan import print_plan
 from .tables import date_text
 
 #: Where the values begin.

@@ -277,25 +277,3 @@ def label(name: str) -> str:
     It is escaped before a display measures it.
     """
     return visible(name.split(':', 1)[-1])
-
-
-def make_progress(
-    kind: str, console: Console, words: Words = Words()
-) -> Progress:
-    """Return the progress for a `progress` setting.
-
-    Bars need a terminal that lets its cursor be moved; without, lines do.
-    """
-    if kind == 'none':
-        display = Silent(console, words)
-    elif kind == 'line' or not (
-        console.file.isatty() and console.is_terminal
-        and not console.is_dumb_terminal
-    ):
-        display = Lines(console, words)
-    else:
-        # It takes longer than a plan where nothing is missing.
-        from .bars import Bars
-
-        display = Bars(console, words)
-    return Progress(display, console)

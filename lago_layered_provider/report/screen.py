@@ -4,8 +4,8 @@ In a `session` both pass a `Standard`. What others have written, an index, a
 server or the caller of a command, reaches no terminal but as text: control
 characters are escaped where all of it comes by, for `print`, tables, argparse
 and warnings alike. Only what makes colours and moves the cursor itself writes
-to `Standard.beneath`: `report.Screen`, which escapes the texts it is given.
-Lago's log does the same in `lago_repair_log`.
+to `Standard.beneath`: `console.Screen`, which escapes the texts it is given.
+Lago's log does the same in `plugin.repair_log`.
 
 Every `lago` command pays for this import.
 """

@@ -10,7 +10,8 @@ from rich.tree import Tree
 from ..core.sizes import size_text
 from ..environments.survey import Survey
 from ..store import Unfinished
-from .console import Screen, print_tree
+from .console import Screen
+from .plan import print_tree
 from .tables import date_text, print_table
 
 

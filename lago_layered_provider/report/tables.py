@@ -16,7 +16,8 @@ from rich.tree import Tree
 
 from ..core.model import visible
 from ..core.sizes import size_text
-from .console import Screen, TREE_COLUMNS, print_tree
+from .console import Screen
+from .plan import TREE_COLUMNS, print_tree
 
 #: What a level of a tree takes for its branches.
 BRANCH_COLUMNS = 4

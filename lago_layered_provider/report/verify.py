@@ -12,8 +12,9 @@ from rich.text import Text
 
 from ..core.sizes import size_text
 from ..store.audit_rules import State, Verdict
+from .choose import make_progress
 from .console import Screen
-from .progress import Words, make_progress
+from .progress import Words
 
 #: Who is done before that need not see that it has begun.
 QUIET_SECONDS = 1.0

@@ -1,1 +1,3 @@
-"""TODO."""
+"""Where an index is, how it is read and kept, and look-ups for what it leaves
+open.
+"""

@@ -1,7 +1,7 @@
 """The repositories that people have added below `template_repos`.
 
 Lago finds a repository by its name in any .json file there; so does
-`repositories.ByName`. What was added lies beside what others put there::
+`where.ByName`. What was added lies beside what others put there::
 
     DIRECTORY/
       NAME.json             an index, as its server has it

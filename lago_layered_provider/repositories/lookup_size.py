@@ -2,8 +2,8 @@
 
 =====  ===================================================================
 plain  the size of the file
-xz     exact: the index at the end of the file (`core.xz_index`)
-zst    exact where a seek table stands at the end (`core.zstd`); the size in
+xz     exact: the index at the end of the file (`formats.xz_index`)
+zst    exact where a seek table stands at the end (`formats.zstd`); the size in
        the header of a frame is that of one frame, and others may follow
 gz     never: its last bytes count modulo 2^32, and only the last member
 =====  ===================================================================

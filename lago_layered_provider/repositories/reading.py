@@ -77,8 +77,9 @@ def read_index(
     if settings.offline and is_remote(location):
         if kept is None:
             raise errors.Offline(
-                f'{source_places.hide_secrets(location)} is not asked (--offline), '
-                f'and no index of it was kept.', hint=OFFLINE_HINT,
+                f'{source_places.hide_secrets(location)} is not asked '
+                f'(--offline), and no index of it was kept.',
+                hint=OFFLINE_HINT,
             )
         check_signature(location, kept.body, kept.signature, settings)
         return _open(location, kept.body, settings, kept.table)
@@ -344,8 +345,8 @@ class _Server:
         """Return what is beside the index, None where nothing is."""
         try:
             return self._read(
-                source_places.signature_of(self._location), MAX_SIGNATURE_BYTES,
-                fresh,
+                source_places.signature_of(self._location),
+                MAX_SIGNATURE_BYTES, fresh,
             ).body
         except errors.TransferError as error:
             if error.status == 404:

@@ -13,8 +13,7 @@ from typing import Any, Callable, Dict, Optional, Sequence
 
 from ..core import errors
 from ..core.model import Image, show
-from ..core.wanted import Pins, Wanted, parse_wanted
-from ..environments.find_locked import make_image
+from ..core.wanted import Pins, Wanted, make_image, parse_wanted
 from ..settings import Settings
 from ..store import Store
 from .sources import Sources

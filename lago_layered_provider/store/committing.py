@@ -151,7 +151,9 @@ def _set_backing(
             hint=f'Remove {paths.state(name)} and run it again.',
         )
     try:
-        head = qcow2_rebase.rebase_header(published, f'./{base.name}', base.format)
+        head = qcow2_rebase.rebase_header(
+            published, f'./{base.name}', base.format
+        )
     except qcow2.BadHeader as error:
         raise errors.StoreError(
             f'{name}: its base {base.name} cannot be set: {error}'

@@ -89,7 +89,8 @@ def _is_private(url: str, body: bytes) -> bool:
     It came for a password, or holds addresses with one.
     """
     return (
-        source_places.hide_secrets(url) != url or _SECRET.search(body) is not None
+        source_places.hide_secrets(url) != url
+        or _SECRET.search(body) is not None
     )
 
 
@@ -110,7 +111,9 @@ def kept_index(
             )
         validator = head['validator']
         if (
-            head['url'] != source_places.hide_secrets(source_places.identity_of(url))
+            head['url'] != source_places.hide_secrets(
+                source_places.identity_of(url)
+            )
             or not isinstance(validator, (str, type(None)))
             or signed != bool(signature)
         ):

@@ -6,6 +6,7 @@ import contextlib
 from typing import Dict, Tuple, Union
 
 from ..core import errors
+from ..core.magics import MAGICS
 from ..core.model import Digest, Image, Unknown
 from ..formats import detect
 from .ports import Stream
@@ -97,7 +98,7 @@ def _comma_kind(
 ) -> str:
     """Return what a wrong file is, '' if its first bytes do not tell."""
     kind = detect.name_kind(first)
-    own = detect.MAGICS.get(str(compression), ())
+    own = MAGICS.get(str(compression), ())
     if kind is None or first.startswith(own):
         return ''
     return f', {kind}'

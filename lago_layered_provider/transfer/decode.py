@@ -10,7 +10,7 @@ plain  every byte is a unit
 gz     a member (RFC 1952); zeros between and after them are skipped
 zst    a frame (RFC 8878), skippable ones as well
 xz     a block whose header tells its sizes, as ``xz -T0`` writes them,
-       else a whole stream; the sections named are those of `core.xz`
+       else a whole stream; the sections named are those of `formats.xz`
 =====  ===================================================================
 
 Nothing here reads or writes files, and no digest is made.
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import Iterable, Iterator, Optional
 
-from ..formats.detect import MAGICS
+from ..core.magics import MAGICS
 from .decoders import Checkpoint, Decoder, MemberDecoder, PlainDecoder
 from .parallel import BlockPool, ParallelXzDecoder
 from .units import CorruptStream, open_gzip, open_zstd

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import List, Optional
 
+from ..core.magics import XZ
 from ..formats import xz, xz_index
 from ..formats.block import Needed
 from .decoders import Checkpoint, MemberDecoder
@@ -19,7 +20,7 @@ class XzDecoder(MemberDecoder):
     """
 
     def __init__(self, consumed: int, preamble: bytes) -> None:
-        super().__init__(open_xz, consumed, (xz.HEADER_MAGIC,))
+        super().__init__(open_xz, consumed, (XZ,))
         self._records: List[xz_index.Record] = []
         self._whole = False
         self._index_bytes = 0

@@ -17,7 +17,8 @@ from lago_layered_provider.lint.run import lint_repository
 from lago_layered_provider.publishing import create, mirroring
 from lago_layered_provider.publishing.options import Options
 from lago_layered_provider.report.console import make_console
-from lago_layered_provider.report.progress import Progress, make_progress
+from lago_layered_provider.report.choose import make_progress
+from lago_layered_provider.report.progress import Progress
 from lago_layered_provider.settings import Settings
 from tests.lab import (
     DiskImage, LagoSandbox, Nginx, Publisher, RudeServer, check_disks,

@@ -30,7 +30,8 @@ from lago_layered_provider.formats import zstd
 from lago_layered_provider.formats.blocks import BlockMap, read_map
 from lago_layered_provider.formats.detect import FIRST_BYTES
 from lago_layered_provider.report.console import make_console
-from lago_layered_provider.report.progress import Lines, make_progress
+from lago_layered_provider.report.choose import make_progress
+from lago_layered_provider.report.progress import Lines
 from lago_layered_provider.store import Stage, Store
 from lago_layered_provider.transfer import ordered, retries
 from lago_layered_provider.transfer.block_receiver import BlockReceiver

@@ -16,7 +16,7 @@ from lago import log_utils
 
 from lago_layered_provider.core import errors, initfile
 from lago_layered_provider.plugin import (
-    context, hooks, init, messages, repair_log,
+    context, hooks, init, messages, prefix_notes, repair_log,
 )
 from lago_layered_provider.plugin.repair_tools import (
     StandIn, as_text, mentions,
@@ -129,8 +129,8 @@ def test_a_whole_prefix_knows_its_init_file(tmp_path: Path) -> None:
             prefix, stream, do_bootstrap=False
         )
     assert done == 'done' and (tmp_path / 'prefix').is_dir()
-    assert getattr(prefix, hooks.INIT_FILE) == str(path)
-    assert getattr(prefix, hooks.TASKS) == (False, True)
+    assert getattr(prefix, prefix_notes.INIT_FILE) == str(path)
+    assert getattr(prefix, prefix_notes.TASKS) == (False, True)
 
 
 def test_an_init_file_is_loaded_by_us() -> None:
@@ -171,7 +171,7 @@ def test_the_store_is_told_of_a_move(
     monkeypatch.setattr(
         init, 'note_move', lambda _, root: moved.append(root)
     )
-    prefix = Prefix(tmp_path, **{hooks.NOTED: noted})
+    prefix = Prefix(tmp_path, **{prefix_notes.NOTED: noted})
     assert hooks.notice_move(lambda *_: 'env')(prefix) == 'env'
     assert moved == told
 

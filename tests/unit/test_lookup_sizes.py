@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lago_layered_provider.core import magics
 from lago_layered_provider.formats import qcow2, qcow2_peek, zstd
 from lago_layered_provider.formats.block import Block, Needed
 from lago_layered_provider.formats.xz import BadXz
@@ -122,7 +123,7 @@ def test_content_size(head: bytes, size: Optional[int]) -> None:
 
 @given(st.binary(max_size=40))
 def test_any_frame_header_is_read_or_not(head: bytes) -> None:
-    for data in (head, zstd.FRAME_MAGIC + head):
+    for data in (head, magics.ZSTD_FRAME + head):
         size = zstd.parse_content_size(data)
         assert size is None or 0 <= size < 2**64
 

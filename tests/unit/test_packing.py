@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lago_layered_provider.core import magics
 from lago_layered_provider.core.errors import PublishError
 from lago_layered_provider.formats import zstd
 from lago_layered_provider.formats.xz_index import XzIndex, parse_index_tail
@@ -107,7 +108,7 @@ def test_parts_of_zst_stand_alone(tmp_path: Path) -> None:
     image = content(5 * PART + 1, 'x')
     _, made, _ = pack([image], 'zst', tmp_path / 'image')
     starts = [
-        at for at in range(len(made)) if made.startswith(zstd.FRAME_MAGIC, at)
+        at for at in range(len(made)) if made.startswith(magics.ZSTD_FRAME, at)
     ]
     assert len(starts) == 6
     assert unpack(made[starts[2]:], 'zst') == image[2 * PART:]

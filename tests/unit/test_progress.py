@@ -15,9 +15,10 @@ from rich.progress import Progress as RichProgress
 
 from lago_layered_provider.report import progress as report_progress
 from lago_layered_provider.report.bars import Bars, choose_columns
+from lago_layered_provider.report.choose import make_progress
 from lago_layered_provider.report.console import Screen, make_console
 from lago_layered_provider.report.progress import (
-    Lines, Progress, Silent, Words, label, make_progress,
+    Lines, Progress, Silent, Words, label,
 )
 from tests.lab.terminal import ScreenStream
 

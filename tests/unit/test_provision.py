@@ -14,6 +14,7 @@ import pytest
 from lago_layered_provider.core import errors
 from lago_layered_provider.core.wanted import Wanted
 from lago_layered_provider.environments.provision import provision
+from lago_layered_provider.report.display import Display
 from lago_layered_provider.repositories.sources import Sources
 from lago_layered_provider.repositories.where import ByPath
 from lago_layered_provider.settings import Reserve, Settings
@@ -98,7 +99,7 @@ class Lab:
                 'reserve': Reserve(0), **settings,
             }), self.said.append, store,
         )
-        provision([Wanted('a')], store, sources, io.StringIO())
+        provision([Wanted('a')], store, sources, Display(io.StringIO()))
 
     def content(self) -> bytes:
         """Return the image in the store."""

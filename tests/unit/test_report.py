@@ -16,7 +16,8 @@ from lago_layered_provider.environments.survey import Survey
 from lago_layered_provider.lint.findings import Finding as LintFinding
 from lago_layered_provider.lint.run import Report
 from lago_layered_provider.report import (
-    console as report, image as report_image, lint, store, tables, verify,
+    console as report, image as report_image, lint, plan as report_plan,
+    store, tables, verify,
 )
 from lago_layered_provider.store import Unfinished
 from lago_layered_provider.store.audit_rules import Fault, Finding, Part, judge
@@ -76,7 +77,7 @@ CHAIN = make_plan(
 
 
 def test_a_plan_in_a_log() -> None:
-    assert log(report.print_plan, CHAIN) == [
+    assert log(report_plan.print_plan, CHAIN) == [
         'LAYER                     FETCH       KEEP  STATE',
         'lab:base:v1                   -          -  present',
         '└── lab:nfs:v1         10.0 MiB   30.0 MiB  partly here',
@@ -91,14 +92,14 @@ def test_a_plan_in_a_log() -> None:
 
 
 def test_a_plan_has_no_room_for_columns_on_a_narrow_terminal() -> None:
-    assert terminal(40, report.print_plan, CHAIN)[:9] == [
+    assert terminal(40, report_plan.print_plan, CHAIN)[:9] == [
         'LAYER', 'FETCH, KEEP, STATE',
         'lab:base:v1', '-, -, present',
         '└── lab:nfs:v1', '    10.0 MiB, 30.0 MiB, partly here',
         '    └── lab:iscsi:v1', '        10.0 MiB, ≤30.0 MiB, missing', '',
     ]
-    assert terminal(80, report.print_plan, CHAIN) == log(
-        report.print_plan, CHAIN
+    assert terminal(80, report_plan.print_plan, CHAIN) == log(
+        report_plan.print_plan, CHAIN
     )[:-1]
 
 
@@ -106,11 +107,11 @@ def test_colours_of_a_plan_are_the_terminals(
     monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = ScreenStream(80, 24)
-    report.print_plan(CHAIN, report.make_console(stream))
+    report_plan.print_plan(CHAIN, report.make_console(stream))
     assert '\x1b[33mpartly here\x1b[0m' in stream.raw
     monkeypatch.setenv('NO_COLOR', '1')
     stream = ScreenStream(80, 24)
-    report.print_plan(CHAIN, report.make_console(stream))
+    report_plan.print_plan(CHAIN, report.make_console(stream))
     assert '\x1b' not in stream.raw
 
 
@@ -128,13 +129,13 @@ def test_colours_of_a_plan_are_the_terminals(
 def test_how_far_sums_can_be_trusted(
     layers: List[Layer], fetch: str, keep: str
 ) -> None:
-    lines = log(report.print_plan, make_plan(*layers))
+    lines = log(report_plan.print_plan, make_plan(*layers))
     assert f'  to fetch   {fetch}' in lines
     assert f'  to keep    {keep}' in lines
 
 
 def test_a_long_name_does_not_move_the_columns_of_others() -> None:
-    lines = log(report.print_plan, make_plan(
+    lines = log(report_plan.print_plan, make_plan(
         make_layer('a'), make_layer('b' * 90)
     ))
     assert lines[0].index('FETCH') < 80
@@ -143,19 +144,21 @@ def test_a_long_name_does_not_move_the_columns_of_others() -> None:
 
 
 def test_a_plan_that_does_not_fit() -> None:
-    lines = log(report.print_plan, make_plan(make_layer('a'), free=10 * MIB))
+    lines = log(
+        report_plan.print_plan, make_plan(make_layer('a'), free=10 * MIB)
+    )
     assert lines[-2:] == ['  room left  none, 20.0 MiB short', '']
 
 
 def test_nothing_to_fetch() -> None:
-    lines = log(report.print_plan, make_plan(
+    lines = log(report_plan.print_plan, make_plan(
         make_layer('a', State.PRESENT, 0, 0)
     ))
     assert lines[-2:] == ['1 layer, all present: nothing to fetch.', '']
 
 
 @pytest.mark.parametrize('count, hidden', [
-    (report.LISTED_LAYERS - 1, 0), (report.LISTED_LAYERS, 49),
+    (report_plan.LISTED_LAYERS - 1, 0), (report_plan.LISTED_LAYERS, 49),
 ])
 def test_of_very_many_layers_the_missing_ones_are_listed(
     count: int, hidden: int
@@ -164,7 +167,7 @@ def test_of_very_many_layers_the_missing_ones_are_listed(
         make_layer(f'there{number}', State.PRESENT, 0, 0)
         for number in range(count)
     ]
-    lines = log(report.print_plan, make_plan(
+    lines = log(report_plan.print_plan, make_plan(
         *present, make_layer('top', base='there0')
     ))
     assert '└── lab:top:v1' in ' '.join(lines)
@@ -218,7 +221,7 @@ def test_a_finding_stays_in_its_lines(columns: int) -> None:
 def test_no_terminal_is_too_narrow() -> None:
     terminal(1, lint.print_report, lint_report())
     terminal(1, verify.print_verdicts, VERDICTS)
-    terminal(1, report.print_plan, CHAIN)
+    terminal(1, report_plan.print_plan, CHAIN)
 
 
 VERDICTS = judge([

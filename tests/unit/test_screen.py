@@ -22,7 +22,9 @@ from rich.tree import Tree
 
 from lago_layered_provider.core import errors
 from lago_layered_provider.core.model import visible
-from lago_layered_provider.report import console as report, screen, tables
+from lago_layered_provider.report import (
+    console as report, plan as report_plan, screen, tables,
+)
 from lago_layered_provider.report.messages import fold
 
 #: Sets a title, moves the cursor, turns the direction, is of no width.
@@ -110,7 +112,7 @@ def test_tables_trees_and_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     tables.print_table(['A', 'B'], [(HOSTILE, HOSTILE)], console)
     tree = Tree(HOSTILE)
     tree.add(Text(HOSTILE))
-    report.print_tree(tree, console)
+    report_plan.print_tree(tree, console)
     bars = Progress(console=console)
     bars.add_task(HOSTILE)
     console.print(bars.make_tasks_table(bars.tasks))
