@@ -2,8 +2,7 @@
 
 Each is a function from a `Context` to an exit status. None of them knows
 Lago or argparse's parser: `parser` has the options, `plugin.context` what
-Lago's
-configuration says.
+Lago's configuration says.
 """
 
 from __future__ import annotations

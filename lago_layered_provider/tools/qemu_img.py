@@ -2,9 +2,8 @@
 
 Every image is opened with the format given, never probed. Those that come
 from a repository are opened alone: neither `check` nor `info` follows a
-backing file. Their headers are judged by
-`formats.qcow2_safety` before. Whoever lets
-qemu-img follow a chain has looked at all of its headers.
+backing file. Their headers are judged by `formats.qcow2_safety`
+before. Whoever lets qemu-img follow a chain has looked at all of its headers.
 """
 
 from __future__ import annotations
