@@ -23,6 +23,9 @@ from lago_layered_provider.report.progress import (
 from tests.lab.terminal import ScreenStream
 
 SECONDS = 30
+
+#: Columns in which no line of a display is folded, however fast it was.
+WIDE = 100
 NAMES = ('repo:base:v1', 'repo:top:v1', 'odd [red]{name}\x1b[2J')
 
 Event = Tuple[Any, ...]
@@ -147,8 +150,8 @@ class LastLook(Bars):
 def test_there_is_one_bar_for_each_running_layer(
     happened: List[Event]
 ) -> None:
-    stream = ScreenStream(60, 70)
-    console = terminal_console(stream, 60)
+    stream = ScreenStream(WIDE, 70)
+    console = terminal_console(stream, WIDE)
     bars = LastLook(console)
     with Progress(bars, console) as progress:
         show(progress, happened)
@@ -175,8 +178,8 @@ def test_threads_before_a_screen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(report_progress, 'REFRESH_SECONDS', 0.001)
-    stream = ScreenStream(60, 400)
-    console = terminal_console(stream, 60)
+    stream = ScreenStream(WIDE, 400)
+    console = terminal_console(stream, WIDE)
     together = threading.Barrier(8)
 
     def work(number: int) -> None:
