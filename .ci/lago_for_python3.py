@@ -10,7 +10,7 @@ registry; what is there, 0.46.0, is Python 2. So:
   imported, and installed.
 
 What a plugin can repair when it is loaded is not done here: see
-lago_layered_provider/lago_repair.py.
+lago_layered_provider/plugin/repair.py.
 
 A second run changes nothing and is quick. Only the standard library is used,
 since this runs before anything is installed.

@@ -2,7 +2,7 @@
 
     start_lago.py as-it-is|repaired ARGUMENTS...
 
-With `repaired`, lago_repair is applied first: no plugin, no other hooks.
+With `repaired`, `plugin.repair` is applied first: no plugin, no other hooks.
 """
 
 from __future__ import annotations

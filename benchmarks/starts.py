@@ -8,7 +8,7 @@ the entry points, so that Lago knows of no plugin.
 lago --help   with the package, and without
 lago init     with everything present: with the package, and without; as
               today's qemu refuses what a plain Lago asks of it,
-              ``lago_repair`` is applied by hand there, which is what the
+              ``plugin.repair`` is applied by hand there, which is what the
               plugin does as well. Same store, index, server, init file.
 
 `ssh-keygen` is a stand-in that copies a key, since the search for primes

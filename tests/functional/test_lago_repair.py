@@ -387,9 +387,9 @@ def holds(expression):
 
 behaviours = {n: '(%s)' % e for n, e in json.load(sys.stdin).items()}
 before = {name: holds(text) for name, text in behaviours.items()}
-from lago_layered_provider import lago_repair, lago_repair_vms
-lago_repair.repair()
-names = lago_repair.apply(lago_repair_vms.REPAIRS)
+from lago_layered_provider.plugin import repair, repair_vms
+repair.repair()
+names = repair.apply(repair_vms.REPAIRS)
 after = {name: holds(text) for name, text in behaviours.items()}
 print(json.dumps([before, after, names]))
 '''
@@ -454,7 +454,7 @@ def test_all_repairs_are_tried_and_known(trial: Trial) -> None:
 def test_a_second_call_changes_nothing() -> None:
     ran = run_python('''
 import sys
-from lago_layered_provider import lago_repair, lago_repair_vms
+from lago_layered_provider.plugin import repair, repair_vms
 
 def state():
     return {
@@ -470,15 +470,15 @@ def state():
     }
 
 untouched = state()
-first = lago_repair.repair()
+first = repair.repair()
 first_state = state()
 assert first_state != untouched
-assert lago_repair.repair() == first
+assert repair.repair() == first
 assert state() == first_state
-every = lago_repair.apply(lago_repair_vms.REPAIRS)
+every = repair.apply(repair_vms.REPAIRS)
 every_state = state()
-assert lago_repair.apply(lago_repair_vms.REPAIRS) == every
-assert lago_repair.repair() == every
+assert repair.apply(repair_vms.REPAIRS) == every
+assert repair.repair() == every
 assert state() == every_state
 ''')
     assert ran.returncode == 0, ran.stderr
@@ -489,8 +489,8 @@ def test_an_unknown_lago_is_left_alone() -> None:
     ran = run_python('''
 from lago import utils, virt
 del utils.get_hash, virt.VirtEnv.prefixed_name
-from lago_layered_provider import lago_repair
-names = lago_repair.repair()
+from lago_layered_provider.plugin import repair
+names = repair.repair()
 assert 'file_hash' not in names and 'net_name' not in names
 assert 'backing_format' in names
 ''')
@@ -504,8 +504,8 @@ def test_nothing_heavy_is_imported() -> None:
 import sys
 import lago.cmd
 lagos = set(sys.modules)
-from lago_layered_provider import lago_repair
-lago_repair.repair()
+from lago_layered_provider.plugin import repair
+repair.repair()
 print(sorted(
     name for name in set(sys.modules) - lagos
     if not name.startswith('lago_layered_provider')
@@ -536,8 +536,8 @@ def test_disks_get_the_format_of_their_backing_file(
     qemu_img('create', '-f', base_format, base, '1M')
     ran = run_python(f'''
 from lago import utils
-from lago_layered_provider import lago_repair
-lago_repair.repair()
+from lago_layered_provider.plugin import repair
+repair.repair()
 done = utils.run_command(['qemu-img', 'create', '-f', 'qcow2', '-o',
                           'lazy_refcounts=on', '-b', '$D/r:t:v1',
                           '$D/disk.qcow2'])
@@ -557,8 +557,8 @@ def test_a_disk_can_lose_its_backing_file(tmp_path: Path) -> None:
     qemu_img('create', '-f', 'qcow2', '-F', 'raw', '-b', base, disk)
     ran = run_python(f'''
 from lago import utils
-from lago_layered_provider import lago_repair
-lago_repair.repair()
+from lago_layered_provider.plugin import repair
+repair.repair()
 utils.qemu_rebase({str(disk)!r}, '')
 ''')
     assert ran.returncode == 0, ran.stderr
@@ -634,8 +634,8 @@ repair-test = repair_test_provider:Provider
 
 PLUGIN = '''
 from lago.plugins.cli import CLIPlugin
-from lago_layered_provider import lago_repair
-lago_repair.repair()
+from lago_layered_provider.plugin import repair
+repair.repair()
 
 
 class Verb(CLIPlugin):
@@ -645,7 +645,7 @@ class Verb(CLIPlugin):
         pass
 
     def do_run(self, args):
-        print(lago_repair.repair())
+        print(repair.repair())
 '''
 
 #: Lago's own provider, but a domain that libvirt's test driver can run.
@@ -780,13 +780,13 @@ def test_vms_are_repaired_when_they_are_needed() -> None:
     ran = run_python('''
 import sys
 from lago import virt
-from lago_layered_provider import lago_repair
-lago_repair.repair()
+from lago_layered_provider.plugin import repair
+repair.repair()
 assert 'lago.ssh' not in sys.modules
 try:
     virt.VirtEnv(None, {}, {})
 except AttributeError:
     pass  # There is no prefix; what counts comes before.
-assert 'ssh_streams' in lago_repair.repair()
+assert 'ssh_streams' in repair.repair()
 ''')
     assert ran.returncode == 0, ran.stderr

@@ -100,8 +100,8 @@ def test_chains_are_found_in_sidecars_and_headers(
 # What a plain Lago does with its own classes.
 FILL_STORE = '''
 import sys
-from lago_layered_provider import lago_repair
-lago_repair.repair()
+from lago_layered_provider.plugin import repair
+repair.repair()
 from lago import templates
 assert templates.TemplateStore.__module__ == 'lago.templates'
 repo = templates.TemplateRepository.from_url(sys.argv[1])

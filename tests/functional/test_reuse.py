@@ -25,8 +25,8 @@ Names = Dict[str, str]
 #: A Lago without our part, as Lago 0.46 is; mended for today's Python only.
 FILL_STORE = '''
 import sys
-from lago_layered_provider import lago_repair
-lago_repair.repair()
+from lago_layered_provider.plugin import repair
+repair.repair()
 from lago import templates
 assert templates.TemplateStore.__module__ == 'lago.templates'
 repo = templates.TemplateRepository.from_url(sys.argv[1])
