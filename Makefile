@@ -58,10 +58,8 @@ demo: setup ## See it work: layered templates, served, used by lago init
 
 check: lint unit functional ## Run all tests
 
-check-quick: lint ## Run the unit tests and one of each kind: a minute
-	$(RUN) -m pytest tests/unit -n $(CORES) --dist worksteal -q \
-		--hypothesis-profile quick
-	$(RUN) -m pytest tests/functional -n $(WORKERS) -m quick -q
+check-quick: lint unit ## Run those, and a functional test of each kind
+	$(RUN) -m pytest tests/functional -n $(WORKERS) -m quick
 
 lint: setup ## Check style and types
 	$(RUN) -m flake8 .ci benchmarks docs lago_layered_provider tests setup.py

@@ -1,8 +1,9 @@
 """The lab: real images, repositories, servers and environments for tests.
 
-It stands on the other side of what it tests: it never imports
-``lago_layered_provider`` and knows of it only what a publisher, a web server
-and a user at a shell know. Standard library and command line tools only.
+It stands on the other side of what it tests: it knows of
+``lago_layered_provider`` only what a publisher, a web server and a user at a
+shell know, and never imports it, but for ``fork_server.py``, which does so in
+a process of its own in order to run it.
 
     commands.py      run a tool; ``require`` one (skip on a laptop, fail in CI)
     images.py        chains and forests of qcow2 images; the guest's bytes
@@ -23,6 +24,11 @@ and a user at a shell know. Standard library and command line tools only.
     response.py      what a correct server answers
     rude_handler.py  sends that, as badly as asked for
     environments.py  a LagoInitFile, a store, and the real ``lago`` on them
+    starting.py      starts it, or asks ``fork_server.py`` for a fork
+    fork_server.py   has it imported, and forks for each command
+    kept.py          keeps what was built from one run to the next
+    steps.py         kills a command before a chosen change of the files
+    terminal.py      a pseudo-terminal with keys, and what a person sees
     running.py       a ``lago`` that runs while a test looks on or kills it
     stores.py        is what is visible in a store right, is it at rest?
     checks.py        what holds for every environment that was made

@@ -6,5 +6,4 @@ import hypothesis
 
 # A busy machine is no fault of the code: no deadline for a single example.
 hypothesis.settings.register_profile('unit', deadline=None)
-hypothesis.settings.register_profile('quick', deadline=None, max_examples=10)
 hypothesis.settings.load_profile('unit')
